@@ -209,6 +209,9 @@ pub enum Event {
         decision: Decision,
         /// Who.
         by: String,
+        /// In which role, as that person says.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        role: Option<String>,
         /// Why.
         reason: String,
     },

@@ -9,3 +9,6 @@ pub mod run;
 pub mod journal;
 pub mod secret;
 pub mod store;
+pub mod engine;
+pub mod report;
+pub mod cli;

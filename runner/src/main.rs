@@ -1,2 +1,5 @@
-//! x
-fn main(){}
+//! Arguments → one call → exit code.
+
+fn main() -> std::process::ExitCode {
+    std::process::ExitCode::from(runsheet::cli::main())
+}

@@ -14,6 +14,8 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 use steps::step::{Answer, Question};
 
+pub use names::locks;
+
 use crate::{
     book::{OnFailure, OnUnknown, StepText},
     event::{Decision, Ended, Event, Record, Request, Verdict},
@@ -253,6 +255,14 @@ impl Run {
             plan,
             params: Json::Null,
         }
+    }
+    /// The plan that it is a run of.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+    /// What people call it.
+    pub fn title(&self) -> &str {
+        &self.plan.book.head.title
     }
     /// The unit of this path.
     pub fn unit(&self, path: &str) -> Option<Id> {
@@ -644,7 +654,7 @@ impl Run {
                 let id = self.known(step)?;
                 self.fail(id, "nobody answered in time, which counts as no".into(), at);
             }
-            Event::Decided { step, decision, by, reason } => self.decided(step, *decision, by, reason, at)?,
+            Event::Decided { step, decision, by, role, reason } => self.decided(step, *decision, (by, role.as_deref()), reason, at)?,
             Event::Probed { step, happened, outputs } => self.probed(step, *happened, outputs.as_ref(), at)?,
             Event::Requested { request, by, .. } => self.requested(*request, by)?,
             Event::Paused { why } => self.paused = Some(why.clone()),
@@ -885,9 +895,9 @@ impl Run {
         Ok(())
     }
 
-    fn decided(&mut self, step: &str, decision: Decision, by: &str, reason: &str, at: (jiff::Timestamp, f64)) -> Result<(), String> {
+    fn decided(&mut self, step: &str, decision: Decision, (by, role): (&str, Option<&str>), reason: &str, at: (jiff::Timestamp, f64)) -> Result<(), String> {
         let id = self.known(step)?;
-        self.may_decide(id, decision, by)?;
+        self.may_decide(id, decision, by, role)?;
         self.paused = None;
         if self.phase == Phase::Undo && self.troubled.remove(&id) {
             self.undo_decided(id, decision);
@@ -929,11 +939,14 @@ impl Run {
     }
 
     /// Whether this person may decide this about this step now. Errors: why not, and what can be done.
-    pub fn may_decide(&self, id: Id, decision: Decision, by: &str) -> Result<(), String> {
+    pub fn may_decide(&self, id: Id, decision: Decision, by: &str, role: Option<&str>) -> Result<(), String> {
         let unit = &self.units[id];
         if self.asking.contains(&id) {
             let Some((question, _)) = &unit.question else { return Err("BUG: it asks without a question".into()) };
             let requester = self.began.as_ref().is_some_and(|r| matches!(&r.event, Event::RunBegan { by: starter, .. } if starter == by));
+            if !question.roles.is_empty() && !role.is_some_and(|role| question.roles.iter().any(|r| r == role)) {
+                return Err(format!("`{}` is for {}: say in which role you answer, with --role", unit.path, question.roles.join(" or ")));
+            }
             return match decision {
                 Decision::Approve | Decision::Done if question.by_hand != (decision == Decision::Done) => {
                     let wanted = if question.by_hand { "done" } else { "approve" };

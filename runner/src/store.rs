@@ -218,6 +218,15 @@ impl RunFolder {
     pub fn is_held(&self) -> bool {
         matches!(self.hold(), Ok(None))
     }
+    /// Puts a changed playbook in the snapshot's place; the one before is kept beside it.
+    pub fn replace_snapshot(&self, snapshot: &Snapshot) -> io::Result<()> {
+        let path = self.path.join("snapshot/sources.json");
+        fs::copy(&path, self.path.join(format!("snapshot/sources.{}.json", crate::journal::now().as_millisecond())))?;
+        let beside = path.with_extension("new");
+        write_synced(&beside, snapshot.json().as_bytes())?;
+        fs::rename(&beside, &path)?;
+        File::open(self.path.join("snapshot"))?.sync_all()
+    }
     /// The snapshot. Errors: it is not there, or not what was written.
     pub fn snapshot(&self) -> Result<Snapshot, String> {
         let path = self.path.join("snapshot/sources.json");

@@ -5,11 +5,21 @@ pub mod world;
 pub mod setting;
 pub mod process;
 pub mod redact;
+mod sql;
+mod sqlite;
+pub mod reference;
 
 use step::Kind;
 
 /// Every kind, in the order of the reference.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[
+    sql::KIND,
+    sqlite::health::KIND,
+    sqlite::backup::KIND,
+    sqlite::integrity::KIND,
+    sqlite::compare::KIND,
+    sqlite::restore::KIND,
+];
 
 /// The kind of this name.
 pub fn kind(name: &str) -> Option<&'static Kind> {

@@ -2,17 +2,22 @@
 //! capped, and its beginning and end come back as text. Unaware of what the program is for.
 
 use std::{
+    borrow::Cow,
+    io::{Read, Write},
+    os::unix::{fs::OpenOptionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::{Child, Command},
-    time::{Instant, timeout},
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
@@ -26,8 +31,13 @@ use crate::{
 pub const KEPT: usize = 1 << 20;
 /// How long a stream may stay open after its program ended, when a grandchild holds it.
 const DRAIN: Duration = Duration::from_secs(2);
+/// The most that a pipe holds: what a program wrote itself has been read once so much has come after its end.
+const PIPE: usize = 1 << 20;
+/// How often a group that has been told to end is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A program to start.
+#[derive(Clone, Default)]
 pub struct Program {
     /// The program and its arguments; no shell in between.
     pub argv: Vec<String>,
@@ -37,10 +47,12 @@ pub struct Program {
     pub stdin: Option<Secret>,
     /// Where it starts; nothing: the playbook's directory.
     pub directory: Option<PathBuf>,
-    /// A file that takes its whole output, unredacted; nothing: the attempt's record.
+    /// A file, made anew, that takes its whole output, unredacted; nothing: the attempt's record.
     pub stdout_to: Option<PathBuf>,
     /// The user it runs as; nothing: the runner's.
     pub user: Option<String>,
+    /// Whether its output stays out of the attempt's record, as for one look of many.
+    pub unrecorded: bool,
 }
 
 /// How a program ended.
@@ -53,8 +65,24 @@ pub struct Exit {
     pub stdout: String,
     /// The same for its error output.
     pub stderr: String,
+    /// Bytes that are missing in the middle of `stdout`.
+    pub left_out: u64,
     /// From start to end.
     pub duration: Duration,
+}
+
+impl Exit {
+    /// How it ended, in words: `exit status 3`, `signal 9 (KILL)`.
+    pub fn how(&self) -> String {
+        match (self.code, self.signal) {
+            (Some(code), _) => format!("exit status {code}"),
+            (None, Some(signal)) => match SIGNALS.get(signal as usize - 1) {
+                Some(name) => format!("signal {signal} ({name})"),
+                None => format!("signal {signal}"),
+            },
+            (None, None) => "an unknown status".into(),
+        }
+    }
 }
 
 /// What is recorded of one stream of one program.
@@ -76,138 +104,316 @@ impl World {
     /// Runs a program to its end. Told to stop, it ends the program's process group: TERM, after a grace KILL.
     /// Errors: it cannot be started, or the step was stopped. An exit status is no error here.
     pub async fn run(&self, program: Program) -> Result<Exit, Error> {
+        self.go_on()?;
         let began = Instant::now();
-        let mut child = self.spawn(&program)?;
-        let stdin = child.stdin.take();
-        let (out, err) = (child.stdout.take(), child.stderr.take());
-        let feed = async {
-            if let (Some(mut pipe), Some(text)) = (stdin, &program.stdin) {
-                // A program that does not read its input to the end is no error of ours: its exit status tells.
-                let _ = pipe.write_all(text.expose().as_bytes()).await;
-            }
-        };
-        let (ended, open) = tokio::sync::watch::channel(false);
+        let mut running = self.spawn(&program).await?;
+        let (stdin, out, err) = (running.child.stdin.take(), running.child.stdout.take(), running.child.stderr.take());
+        let (ended, end) = watch::channel(false);
         let work = async {
             let status = tokio::select! {
-                status = child.wait() => Ok(status),
-                () = self.stopped() => Err(self.end(&mut child).await),
+                biased;
+                status = running.child.wait() => status.map_err(|e| Error::Final(format!("cannot learn how `{}` ended: {e}", program.argv[0]))),
+                () = self.stopped() => Err(self.end(&mut running, &program).await),
             };
+            let duration = began.elapsed();
             let _ = ended.send(true);
-            status
+            (status, duration)
         };
-        let (status, (), stdout, stderr) =
-            tokio::join!(work, feed, self.keep("out", out, open.clone()), self.keep("err", err, open));
-        let status = match status {
-            Ok(status) => status.map_err(|e| Error::Final(format!("cannot learn how `{}` ended: {e}", program.argv[0])))?,
-            Err(stopped) => return Err(stopped),
-        };
-        use std::os::unix::process::ExitStatusExt;
-        Ok(Exit { code: status.code(), signal: status.signal(), stdout: stdout?, stderr: stderr?, duration: began.elapsed() })
+        let feed = feed(stdin, program.stdin.as_ref(), end.clone());
+        let ((status, duration), (), out, err) = tokio::join!(work, feed, self.keep(out, end.clone()), self.keep(err, end.clone()));
+        if !program.unrecorded {
+            self.record("out", &out)?;
+            self.record("err", &err)?;
+        }
+        let status = status?;
+        if let Some(file) = &program.stdout_to {
+            self.seal(file).await?;
+        }
+        let left_out = out.left_out();
+        Ok(Exit { code: status.code(), signal: status.signal(), stdout: out.into_text(), stderr: err.into_text(), left_out, duration })
     }
 
-    fn spawn(&self, program: &Program) -> Result<Child, Error> {
-        let argv = as_user(program)?;
-        let [name, arguments @ ..] = argv.as_slice() else { return Err(Error::Final("`argv` is empty; it begins with the program".into())) };
+    async fn spawn(&self, program: &Program) -> Result<Running, Error> {
+        let Some(name) = program.argv.first() else { return Err(Error::Final("`argv` is empty; it begins with the program".into())) };
         let path = self.program(name)?;
-        let mut command = Command::new(&path);
-        command.args(arguments).env_clear().process_group(0).kill_on_drop(true);
-        command.envs(self.environment().iter().map(|(name, value)| (name, value)));
-        command.envs(program.env.iter().map(|(name, value)| (name, value.expose())));
-        command.current_dir(self.path(program.directory.as_deref().unwrap_or(Path::new("."))));
-        command.stdin(if program.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
-        command.stderr(Stdio::piped());
+        let wrapped = match &program.user {
+            None => Wrapped { path: Cow::Borrowed(&path), before: Vec::new(), env: Vec::new() },
+            Some(user) => self.as_user(user, &path, &program.env).await?,
+        };
+        let directory = self.path(program.directory.as_deref().unwrap_or(Path::new("")));
+        // An absolute path, and no hook between fork and exec: so the standard library may use posix_spawn, whose cost
+        // does not grow with this process.
+        let mut command = Command::new(&*wrapped.path);
+        command.args(&wrapped.before).args(&program.argv[1..]);
+        command.env_clear().envs(self.environment().iter().map(|(name, value)| (name, value)));
+        command.envs(wrapped.env).envs(program.env.iter().map(|(name, value)| (name, value.expose())));
+        command.current_dir(&directory).process_group(0).kill_on_drop(true);
+        command.stdin(if program.stdin.is_some() { Stdio::piped() } else { Stdio::null() }).stderr(Stdio::piped());
         match &program.stdout_to {
             None => command.stdout(Stdio::piped()),
-            Some(file) => {
-                self.remove_file(file)?;
-                command.stdout(self.append(file)?)
-            }
+            Some(file) => command.stdout(self.fresh(file)?),
         };
-        command.spawn().map_err(|e| io_error("start", &path, &e))
+        let child = command.spawn().map_err(|e| self.not_started(&path, &directory, &e))?;
+        let group = child.id().and_then(|id| Pid::from_raw(id as i32));
+        Ok(Running { child, group })
     }
 
-    /// Ends a program's process group: TERM, after the grace KILL.
-    async fn end(&self, child: &mut Child) -> Error {
-        let group = child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32));
-        let signal = |signal| group.map(|group| rustix::process::kill_process_group(group, signal));
-        let _ = signal(rustix::process::Signal::TERM);
-        if timeout(self.attempt().grace, child.wait()).await.is_err() {
-            let _ = signal(rustix::process::Signal::KILL);
-            let _ = child.wait().await;
+    /// Why a program did not start: the system gives one word for a missing program, its interpreter and the directory.
+    fn not_started(&self, path: &Path, directory: &Path, e: &std::io::Error) -> Error {
+        use std::io::ErrorKind as K;
+        match e.kind() {
+            K::NotFound | K::NotADirectory if !directory.is_dir() => {
+                Error::Final(format!("cannot start {} in {}: there is no such directory; check `directory`", path.display(), directory.display()))
+            }
+            K::NotFound => Error::Final(format!("cannot start {}: the interpreter named in its first line is not there", path.display())),
+            K::ExecutableFileBusy => Error::Passing(format!("cannot start {}: it is being written", path.display())),
+            // ENOEXEC has no kind of its own.
+            _ if e.raw_os_error() == Some(8) => {
+                Error::Final(format!("cannot start {}: it is no program of this machine; a script begins with `#!/bin/sh`", path.display()))
+            }
+            _ => io_error("start", path, e),
         }
-        Error::Stopped
     }
 
-    /// Takes a stream to its end, or to a little after its program's end, and keeps it as the record wants it.
-    async fn keep(&self, name: &str, pipe: Option<impl AsyncRead + Unpin>, mut ended: tokio::sync::watch::Receiver<bool>) -> Result<String, Error> {
-        let Some(mut pipe) = pipe else { return Ok(String::new()) };
-        let mut stream = Stream::new(&self.attempt().redactor);
+    /// What stands before a program that runs as another user. `setpriv` or `sudo`, since changing the user between
+    /// fork and exec would need a hook there.
+    async fn as_user<'p>(&self, user: &str, path: &'p Path, env: &[(String, Secret)]) -> Result<Wrapped<'p>, Error> {
+        let account = self.account(user).await?;
+        let me = rustix::process::geteuid();
+        if account.uid == me.as_raw().to_string() {
+            return Ok(Wrapped { path: Cow::Borrowed(path), before: Vec::new(), env: Vec::new() });
+        }
+        let target = path.display().to_string();
+        if me.is_root() {
+            let before = ["--reuid", &account.uid, "--regid", &account.gid, "--init-groups", "--", &target].map(str::to_owned).into();
+            let env = vec![("HOME", account.home), ("USER", account.name.clone()), ("LOGNAME", account.name)];
+            return Ok(Wrapped { path: Cow::Owned(self.program("setpriv")?), before, env });
+        }
+        let mut before: Vec<String> = ["-n", "-u", &account.name].map(str::to_owned).into();
+        if !env.is_empty() {
+            // sudo drops what it is not told to keep; where its rules forbid that, it says so and nothing runs.
+            let names: Vec<&str> = env.iter().map(|(name, _)| name.as_str()).collect();
+            before.push(format!("--preserve-env={}", names.join(",")));
+        }
+        before.extend(["--".to_owned(), target]);
+        Ok(Wrapped { path: Cow::Owned(self.program("sudo")?), before, env: Vec::new() })
+    }
+
+    /// The account of a user. `getent` asks every source of users that the machine knows, not only /etc/passwd.
+    async fn account(&self, user: &str) -> Result<Account, Error> {
+        let unknown = || Error::Final(format!("this machine has no user `{user}`; check `user`"));
+        if user.is_empty() || user.starts_with('-') {
+            return Err(unknown());
+        }
+        let getent = self.program("getent")?;
+        let said = Command::new(&getent).args(["passwd", user]).env_clear().stdin(Stdio::null()).kill_on_drop(true).output().await;
+        let said = said.map_err(|e| io_error("start", &getent, &e))?;
+        let line = String::from_utf8_lossy(&said.stdout);
+        match *line.trim_end().split(':').collect::<Vec<_>>() {
+            [name, _, uid, gid, _, home, _] => Ok(Account { name: name.into(), uid: uid.into(), gid: gid.into(), home: home.into() }),
+            _ => Err(unknown()),
+        }
+    }
+
+    /// A new, empty file in place of what was there. Errors: something other than a file is there.
+    fn fresh(&self, file: &Path) -> Result<std::fs::File, Error> {
+        let path = self.path(file);
+        match self.symlink_metadata(&path)? {
+            Some(there) if there.is_file() || there.is_symlink() => self.remove_file(&path)?,
+            Some(_) => return Err(Error::Final(format!("{} is not a file; the output goes to a file of its own", path.display()))),
+            None => {}
+        }
+        // `create_new` follows no link that somebody puts there in between.
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(|e| io_error("write", &path, &e))
+    }
+
+    /// Makes the output in a file durable, and notes its size and hash.
+    async fn seal(&self, file: &Path) -> Result<(), Error> {
+        let path = self.path(file);
+        let captured = self.blocking(move |world| {
+            let mut from = world.open(&path)?;
+            from.sync_all().map_err(|e| io_error("write", &path, &e))?;
+            let (mut hash, mut bytes, mut chunk) = (Sha256::new(), 0, vec![0; 256 << 10]);
+            loop {
+                world.go_on()?;
+                let n = from.read(&mut chunk).map_err(|e| io_error("read", &path, &e))?;
+                if n == 0 {
+                    break;
+                }
+                hash.update(&chunk[..n]);
+                bytes += n as u64;
+            }
+            Ok(Captured { stream: "out".into(), bytes, sha256: hex::encode(hash.finalize()), cut: false, held_open: false })
+        });
+        self.note(captured.await?);
+        Ok(())
+    }
+
+    /// Ends a program's process group: TERM, after the grace KILL. Errors: always; how it went.
+    async fn end(&self, running: &mut Running, program: &Program) -> Error {
+        let deadline = Instant::now() + self.attempt().grace;
+        self.signal(running, program, Signal::TERM).await;
+        // A process that is halted would see the TERM only when somebody lets it go on.
+        self.signal(running, program, Signal::CONT).await;
+        let _ = timeout_at(deadline, running.child.wait()).await;
+        while running.is_there() && Instant::now() < deadline {
+            tokio::time::sleep(LOOK).await;
+        }
+        if running.is_there() {
+            self.signal(running, program, Signal::KILL).await;
+        }
+        match timeout(DRAIN, running.child.wait()).await {
+            Ok(_) => Error::Stopped,
+            Err(_) => {
+                let id = running.child.id().unwrap_or_default();
+                Error::Final(format!("`{}` (process {id}) was told to stop and goes on even after KILL; end it by hand", program.argv[0]))
+            }
+        }
+    }
+
+    /// Signals a program's process group. What `sudo` started belongs to others, so only `sudo` may signal it.
+    async fn signal(&self, running: &Running, program: &Program, signal: Signal) {
+        let Some(group) = running.group else { return };
+        let (Err(rustix::io::Errno::PERM), Some(user)) = (kill_process_group(group, signal), &program.user) else { return };
+        let Ok(sudo) = self.program("sudo") else { return };
+        let kill = format!("kill -{} -{}", signal.as_raw(), group.as_raw_nonzero());
+        let mut command = Command::new(sudo);
+        command.args(["-n", "-u", user, "--", "/bin/sh", "-c", &kill]).stdin(Stdio::null()).kill_on_drop(true);
+        let _ = timeout(DRAIN, command.output()).await;
+    }
+
+    /// Takes a stream to its end, or to a little after its program's end.
+    async fn keep(&self, pipe: Option<impl AsyncRead + Unpin>, ended: watch::Receiver<bool>) -> Kept {
         let mut kept = Kept::default();
+        let Some(mut pipe) = pipe else { return kept };
+        let mut stream = Stream::new(&self.attempt().redactor);
         let mut chunk = vec![0; 8 << 10];
+        let mut late = Late::default();
+        let mut end = ended.clone();
         let drained = async {
-            let _ = ended.wait_for(|ended| *ended).await;
+            let _ = end.wait_for(|ended| *ended).await;
             tokio::time::sleep(DRAIN).await;
         };
         tokio::pin!(drained);
         loop {
             tokio::select! {
                 biased;
-                read = pipe.read(&mut chunk) => match read {
-                    Ok(0) | Err(_) => break,
-                    Ok(n) => {
-                        kept.take(&stream.feed(&chunk[..n]));
-                        if n == chunk.len() && n < 64 << 10 { chunk.resize(64 << 10, 0); }
+                read = pipe.read(&mut chunk) => {
+                    let Ok(n @ 1..) = read else { break };
+                    kept.take(&stream.feed(&chunk[..n]));
+                    // A grandchild that writes without pause would never let the other branch be looked at.
+                    if *ended.borrow() && late.is_enough(n) {
+                        kept.held_open = true;
+                        break;
                     }
-                },
-                () = &mut drained => { kept.held_open = true; break }
+                    if n == chunk.len() && n < 64 << 10 {
+                        chunk.resize(64 << 10, 0);
+                    }
+                }
+                () = &mut drained => {
+                    kept.held_open = true;
+                    break;
+                }
             }
         }
         kept.take(&stream.end());
-        if kept.bytes > 0 || kept.held_open {
-            self.record(name, &kept)?;
-        }
-        Ok(kept.text())
+        kept
     }
 
-    /// Writes what was kept to the attempt's file and notes its size and hash.
+    /// Writes what was kept to the attempt's file and notes its size and hash. A stream without output leaves no trace.
     fn record(&self, name: &str, kept: &Kept) -> Result<(), Error> {
-        if let Some(stem) = &self.attempt().output {
-            let file = PathBuf::from(format!("{}.{name}", stem.display()));
-            std::io::Write::write_all(&mut self.append(&file)?, kept.text().as_bytes()).map_err(|e| io_error("write", &file, &e))?;
+        if kept.bytes == 0 && !kept.held_open {
+            return Ok(());
         }
-        let captured = Captured {
+        if let (Some(stem), 1..) = (&self.attempt().output, kept.bytes) {
+            let file = PathBuf::from(format!("{}.{name}", stem.display()));
+            let mut to = self.append(&file)?;
+            kept.parts().iter().try_for_each(|part| to.write_all(part)).map_err(|e| io_error("write", &file, &e))?;
+        }
+        self.note(Captured {
             stream: name.to_owned(),
             bytes: kept.bytes,
             sha256: hex::encode(kept.hash.clone().finalize()),
-            cut: kept.bytes > (kept.head.len() + kept.tail.len()) as u64,
+            cut: kept.left_out() > 0,
             held_open: kept.held_open,
-        };
+        });
+        Ok(())
+    }
+
+    fn note(&self, captured: Captured) {
         if let Ok(mut all) = self.attempt().captured.lock() {
             all.push(captured);
         }
-        Ok(())
     }
 }
 
-/// The argument list, behind `setpriv` or `sudo` when the program runs as another user.
-fn as_user(program: &Program) -> Result<Vec<String>, Error> {
-    let Some(user) = &program.user else { return Ok(program.argv.clone()) };
-    if user.is_empty() || user.starts_with('-') {
-        return Err(Error::Final(format!("`{user}` is not the name of a user")));
+/// Gives a program its input. That it does not read it to the end is no error of ours: its exit status tells.
+async fn feed(pipe: Option<impl tokio::io::AsyncWrite + Unpin>, text: Option<&Secret>, mut ended: watch::Receiver<bool>) {
+    let (Some(mut pipe), Some(text)) = (pipe, text) else { return };
+    // A grandchild may hold the other end without ever reading it.
+    tokio::select! {
+        _ = pipe.write_all(text.expose().as_bytes()) => {}
+        _ = ended.wait_for(|ended| *ended) => {}
     }
-    let before: &[&str] = if rustix::process::geteuid().is_root() {
-        &["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--"]
-    } else {
-        &["sudo", "-n", "-u", user, "--"]
-    };
-    Ok(before.iter().map(|word| (*word).to_owned()).chain(program.argv.iter().cloned()).collect())
+}
+
+/// A program under way. Dropped before its end, it takes its process group along.
+struct Running {
+    child: Child,
+    group: Option<Pid>,
+}
+
+impl Running {
+    fn is_there(&self) -> bool {
+        self.group.is_some_and(|group| test_kill_process_group(group) != Err(rustix::io::Errno::SRCH))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Until it has been waited for, its number cannot belong to anyone else.
+        if let (Some(_), Some(group)) = (self.child.id(), self.group) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+/// The program that is started in truth, what comes before the arguments, and environment that goes with it.
+struct Wrapped<'p> {
+    path: Cow<'p, Path>,
+    before: Vec<String>,
+    env: Vec<(&'static str, String)>,
+}
+
+struct Account {
+    name: String,
+    uid: String,
+    gid: String,
+    home: String,
+}
+
+/// What came over a stream after its program's end.
+#[derive(Default)]
+struct Late {
+    since: Option<Instant>,
+    bytes: usize,
+}
+
+impl Late {
+    /// Whether all that the program wrote itself must have come.
+    fn is_enough(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes;
+        self.since.get_or_insert_with(Instant::now).elapsed() > DRAIN && self.bytes > PIPE
+    }
 }
 
 /// Beginning and end of a stream, its size and its hash.
 #[derive(Default)]
 struct Kept {
     head: Vec<u8>,
-    tail: std::collections::VecDeque<u8>,
+    /// Once it is full, a ring that begins at `oldest`.
+    tail: Vec<u8>,
+    oldest: usize,
     bytes: u64,
     hash: Sha256,
     held_open: bool,
@@ -219,17 +425,35 @@ impl Kept {
         self.hash.update(bytes);
         let (head, rest) = bytes.split_at(bytes.len().min(KEPT - self.head.len()));
         self.head.extend_from_slice(head);
-        self.tail.extend(rest);
-        let over = self.tail.len().saturating_sub(KEPT);
-        self.tail.drain(..over);
-    }
-    fn text(&self) -> String {
-        let left_out = self.bytes - (self.head.len() + self.tail.len()) as u64;
-        let (a, b) = self.tail.as_slices();
-        if left_out == 0 {
-            return String::from_utf8_lossy(&[&self.head, a, b].concat()).into_owned();
+        let (grow, mut rest) = rest.split_at(rest.len().min(KEPT - self.tail.len()));
+        self.tail.extend_from_slice(grow);
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(KEPT - self.oldest));
+            self.tail[self.oldest..self.oldest + now.len()].copy_from_slice(now);
+            self.oldest = (self.oldest + now.len()) % KEPT;
+            rest = later;
         }
-        let tail = [a, b].concat();
-        format!("{}\n… {left_out} bytes left out …\n{}", String::from_utf8_lossy(&self.head), String::from_utf8_lossy(&tail))
+    }
+    fn left_out(&self) -> u64 {
+        self.bytes - (self.head.len() + self.tail.len()) as u64
+    }
+    /// What goes to the file: as it came, with a line in place of the middle.
+    fn parts(&self) -> [Cow<'_, [u8]>; 4] {
+        let (new, old) = self.tail.split_at(self.oldest);
+        let note = match self.left_out() {
+            0 => String::new(),
+            left_out => format!("\n… {left_out} bytes left out …\n"),
+        };
+        [Cow::Borrowed(&self.head), Cow::Owned(note.into_bytes()), Cow::Borrowed(old), Cow::Borrowed(new)]
+    }
+    fn into_text(self) -> String {
+        let bytes = if self.tail.is_empty() { self.head } else { self.parts().concat() };
+        String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
     }
 }
+
+/// The names of the signals 1 to 31.
+const SIGNALS: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "STKFLT", "CHLD",
+    "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];

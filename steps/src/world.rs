@@ -7,7 +7,7 @@ use std::{
     ops::Deref,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -32,8 +32,6 @@ pub struct Surroundings {
     pub search: Vec<PathBuf>,
     /// The environment that a program gets, before its own settings.
     pub environment: Vec<(String, String)>,
-    /// Evaluates an expression of a setting.
-    pub evaluate: Box<Evaluate>,
 }
 
 /// What a step may look at.
@@ -52,10 +50,6 @@ impl View {
     /// The environment that a program gets, before its own settings.
     pub fn environment(&self) -> &[(String, String)] {
         &self.0.environment
-    }
-    /// Whether an expression holds, with `out` bound to `value`. Errors: it gives no bool, or compares unlike types.
-    pub fn holds(&self, expression: &str, out: &Value) -> Result<bool, Error> {
-        (self.0.evaluate)(expression, out).map_err(Error::Final)
     }
     /// The place of a program. Errors: it is not there, with the package that brings it.
     pub fn program(&self, name: &str) -> Result<PathBuf, Error> {
@@ -95,6 +89,38 @@ impl View {
         let stat = rustix::fs::statvfs(there).map_err(|e| io_error("measure the space of", there, &e.into()))?;
         Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))
     }
+    /// The time of day.
+    pub fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::now()
+    }
+    /// The monotonic clock, for durations.
+    pub fn clock(&self) -> Instant {
+        Instant::now()
+    }
+    /// Whether this user is root.
+    pub fn is_root(&self) -> bool {
+        rustix::process::geteuid().is_root()
+    }
+    /// The absolute path with every link on the way followed; nothing when nothing is there.
+    pub fn resolve(&self, path: impl AsRef<Path>) -> Result<Option<PathBuf>, Error> {
+        absent_is_none(fs::canonicalize(self.path(&path))).map_err(|e| io_error("look at", &self.path(path), &e))
+    }
+    /// What a link says.
+    pub fn link(&self, path: impl AsRef<Path>) -> Result<PathBuf, Error> {
+        fs::read_link(self.path(&path)).map_err(|e| io_error("read the link", &self.path(path), &e))
+    }
+    /// Opens a file for reading. Errors: it is a link, or no plain file, also when it was put there a moment ago.
+    pub fn open_plain(&self, path: impl AsRef<Path>) -> Result<File, Error> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = self.path(path);
+        let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits();
+        let file = fs::OpenOptions::new().read(true).custom_flags(flags as i32).open(&path).map_err(|e| io_error("read", &path, &e))?;
+        match file.metadata() {
+            Ok(metadata) if metadata.is_file() => Ok(file),
+            Ok(_) => Err(Error::Final(format!("{} is no plain file", path.display()))),
+            Err(e) => Err(io_error("look at", &path, &e)),
+        }
+    }
     /// Runs blocking work beside the event loop.
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
         let view = self.clone();
@@ -118,6 +144,8 @@ pub struct Attempt {
     pub grace: Duration,
     /// What programs have put out.
     pub captured: Mutex<Vec<Captured>>,
+    /// Evaluates an expression of a setting.
+    pub evaluate: Box<Evaluate>,
 }
 
 /// What a step may look at and change.
@@ -146,6 +174,10 @@ impl World {
     /// Says how far the step is. `total` is 0 when it is not known.
     pub fn progress(&self, done: u64, total: u64, unit: &'static str) {
         (self.attempt.progress)(done, total, unit);
+    }
+    /// Whether an expression holds, with `out` bound to `value`. Errors: it gives no bool, or compares unlike types.
+    pub fn holds(&self, expression: &str, out: &Value) -> Result<bool, Error> {
+        (self.attempt.evaluate)(expression, out).map_err(Error::Final)
     }
     /// Ends blocking work that has been told to stop.
     pub fn go_on(&self) -> Result<(), Error> {
@@ -219,6 +251,57 @@ impl World {
         use std::os::unix::fs::OpenOptionsExt;
         let path = self.path(path);
         fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(|e| io_error("write", &path, &e))
+    }
+    /// Makes a file, mode 0600, for writing and reading. Errors: something is there, be it a link.
+    pub fn create_new(&self, path: impl AsRef<Path>) -> Result<File, Error> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = self.path(path);
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600).open(&path).map_err(|e| io_error("create", &path, &e))
+    }
+    /// Makes a link that says `target`.
+    pub fn make_link(&self, target: &Path, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = self.path(path);
+        std::os::unix::fs::symlink(target, &path).map_err(|e| io_error("make the link", &path, &e))
+    }
+    /// Renames, on one file system, and syncs both directories. Errors: something is at `to`.
+    pub fn rename_new(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), Error> {
+        use rustix::{fs as rfs, io::Errno};
+        let (from, to) = (self.path(from), self.path(to));
+        match rfs::renameat_with(rfs::CWD, &from, rfs::CWD, &to, rfs::RenameFlags::NOREPLACE) {
+            // Network file systems do not know the flag.
+            Err(Errno::INVAL | Errno::NOSYS) if self.symlink_metadata(&to)?.is_none() => return self.rename(from, to),
+            Err(Errno::INVAL | Errno::NOSYS) => Err(Errno::EXIST),
+            other => other,
+        }
+        .map_err(|e| io_error(&format!("move {} to", from.display()), &to, &e.into()))?;
+        self.sync_directory(&from)?;
+        self.sync_directory(&to)
+    }
+    /// Removes a directory and all that is in it, following no link, also none that is put there meanwhile; that it is not
+    /// there is no error.
+    pub fn remove_tree(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = self.path(path);
+        absent_is_none(fs::remove_dir_all(&path)).map_err(|e| io_error("remove", &path, &e))?;
+        if path.parent().is_some_and(Path::exists) { self.sync_directory(&path) } else { Ok(()) }
+    }
+    /// Sets owner and group, of a link itself.
+    pub fn set_owner(&self, path: impl AsRef<Path>, user: u32, group: u32) -> Result<(), Error> {
+        let path = self.path(path);
+        std::os::unix::fs::lchown(&path, Some(user), Some(group)).map_err(|e| io_error("set the owner of", &path, &e))
+    }
+    /// Sets the time of the last change of content, of a link itself.
+    pub fn set_modified(&self, path: impl AsRef<Path>, seconds: i64, nanoseconds: i64) -> Result<(), Error> {
+        use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
+        let path = self.path(path);
+        let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let times = Timestamps { last_access, last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds } };
+        utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| io_error("set the time of", &path, &e.into()))
+    }
+    /// Asks the system to forget what it holds of a part of a synced file, so that the next read comes from the device.
+    pub fn forget_cached(&self, file: &File, offset: u64, length: u64) {
+        // It is advice: a file system in memory has nothing else to read from.
+        let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length), rustix::fs::Advice::DontNeed);
     }
     /// Makes the entry of `path` in its directory durable.
     pub fn sync_directory(&self, path: impl AsRef<Path>) -> Result<(), Error> {

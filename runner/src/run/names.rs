@@ -110,3 +110,17 @@ impl Run {
         text.parse::<jiff::Timestamp>().map(seconds).map_err(|_| format!("`{text}` is no timestamp with a zone"))
     }
 }
+
+/// The names of the locks of a run, rendered.
+pub fn locks(plan: &crate::plan::Plan, params: &Json, run: &str) -> Result<Vec<String>, String> {
+    let names = value(json!({ "params": params, "run": { "id": run } }));
+    let render = |lock: &toml::Spanned<String>| {
+        let template = expression::Template::parse(lock.get_ref()).map_err(|wrong| wrong.says)?;
+        let rendered = template.render(&names).map_err(|wrong| format!("locks: {}", wrong.says))?;
+        rendered.as_ref().and_then(Json::as_str).map(str::to_owned).ok_or_else(|| "a lock's name is a text".to_owned())
+    };
+    let mut all = plan.book.head.locks.iter().map(render).collect::<Result<Vec<_>, String>>()?;
+    all.sort();
+    all.dedup();
+    Ok(all)
+}

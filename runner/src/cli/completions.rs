@@ -1,0 +1,21 @@
+//! `runsheet completions`.
+
+use clap::{Args, CommandFactory};
+
+use super::{Arguments, Outcome};
+
+/// Prints completions for a shell.
+#[derive(Args)]
+#[command(after_help = "Example:\n  runsheet completions bash > /etc/bash_completion.d/runsheet")]
+pub(super) struct Completions {
+    /// The shell.
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
+}
+
+impl Completions {
+    pub(super) fn run(&self) -> Outcome {
+        clap_complete::generate(self.shell, &mut Arguments::command(), "runsheet", &mut std::io::stdout());
+        Ok(0)
+    }
+}

@@ -1,0 +1,3 @@
+//! File systems and the room on them.
+
+pub mod space;

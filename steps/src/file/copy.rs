@@ -1,0 +1,200 @@
+use std::{os::unix::fs::MetadataExt, path::Path};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    digest::Algorithm,
+    place::{Place, existing, remove},
+    transfer::{same, transfer},
+    walk::Tree,
+};
+use crate::{
+    setting::Size,
+    step::{Effect, Error, Kind, Reversal, Step},
+    world::{View, World},
+};
+
+pub(crate) const KIND: Kind = Kind::of::<Copy>();
+
+/// Copies a file or a whole tree, and proves that what landed is what was read.
+///
+/// Each file is read once: hashed and written in the same pass, synced, and then read back from the device and compared. The
+/// copy is made beside `to` and moved into its place at the end, so that nobody sees half of it. Mode and time are copied, as
+/// root also the owner; links are copied as links; hard links become files of their own, holes are written out, and extended
+/// attributes are not copied. A `from` that is itself a link is followed. `to` is the name of the copy, never a directory to
+/// copy into; missing directories on the way are made, mode 0700. The undo removes the copy, and puts back what was set aside.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Copy {
+    /// The file or directory to copy.
+    from: String,
+    /// Where the copy is to be.
+    to: String,
+    /// The algorithm by which the copy is verified.
+    #[serde(default)]
+    checksum: Algorithm,
+    /// How many bytes may be copied in a second, such as `"50MiB"`. Not said: as many as can be.
+    bandwidth: Option<Size>,
+    /// Whether something may be at `to`: it is set aside to a sibling, where it stays, and put back by the undo.
+    #[serde(default)]
+    overwrite: bool,
+}
+
+/// The place, what was there, and what is to be copied.
+#[derive(Serialize, Deserialize)]
+pub struct Before {
+    place: Place,
+    /// Device and inode of what was at the place.
+    was: Option<(u64, u64)>,
+    files: u64,
+    bytes: u64,
+}
+
+/// The copy.
+#[derive(Serialize, JsonSchema)]
+pub struct Copied {
+    /// The absolute path of the copy.
+    path: String,
+    /// Bytes copied.
+    bytes: u64,
+    /// Files copied.
+    files: u64,
+    /// The checksum in hex: of a file its own, of a tree that of its manifest's lines, as `file.checksum` gives it.
+    checksum: String,
+    /// Bytes copied and verified in a second.
+    bytes_per_s: f64,
+    /// Where what was at `to` before is now; none when nothing was there.
+    set_aside: Option<String>,
+}
+
+impl Step for Copy {
+    const NAME: &'static str = "file.copy";
+    const EXAMPLES: &'static [&'static str] = &[
+        "from = \"data/a.txt\"\nto = \"copy/a.txt\"\n",
+        "from = \"data\"\nto = \"copy\"\nchecksum = \"blake3\"\nbandwidth = \"100MiB\"\n",
+        "from = \"data/a.txt\"\nto = \"old.txt\"\noverwrite = true\n",
+    ];
+    const RERUN: bool = true;
+    type Before = Before;
+    type Output = Copied;
+
+    fn effect(&self) -> Effect {
+        Effect::Write
+    }
+    fn reversal(&self) -> Reversal {
+        Reversal::Exact
+    }
+    async fn look(&self, view: &View) -> Result<Before, Error> {
+        let (from, to, overwrite, bandwidth) = (self.from.clone(), self.to.clone(), self.overwrite, self.bandwidth);
+        view.blocking(move |view| {
+            if bandwidth == Some(Size(0)) {
+                return Err(Error::Final("`bandwidth` is 0, so nothing could ever be copied; leave it out, or give a size".to_owned()));
+            }
+            let tree = Tree::walk(view, &existing(view, &from)?, None, &|| Ok(()))?;
+            tree.refuse_strange()?;
+            let place = Place::look(view, &to)?;
+            refuse_nesting(view, &tree.root, &place.path)?;
+            let was = identity(view, &place.path)?;
+            if was.is_some() && !overwrite {
+                let says = "is already there; remove it, choose another `to`, or say `overwrite = true`";
+                return Err(Error::Final(format!("{} {says}", place.path.display())));
+            }
+            Ok(Before { place, was, files: tree.files().len() as u64, bytes: tree.bytes() })
+        })
+        .await
+    }
+    fn say(&self, before: &Before) -> String {
+        let Before { place, was, files, bytes } = before;
+        let what = if *files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+        let aside = if was.is_some() { ", setting aside what is there" } else { "" };
+        format!("copy {} ({what}, {}) to {}{aside}", self.from, Size(*bytes), place.path.display())
+    }
+    async fn apply(&self, world: &World, before: &Before) -> Result<Copied, Error> {
+        let (from, algorithm, bandwidth) = (self.from.clone(), self.checksum, self.bandwidth);
+        let (place, was) = (before.place.clone(), before.was);
+        world
+            .blocking(move |world| {
+                let began = world.clock();
+                let tree = Tree::walk(world, &existing(world, &from)?, None, &|| world.go_on())?;
+                let checksum = match landed(world, &place, was)? {
+                    true => again(world, &tree, &place, algorithm)?,
+                    false => copy(world, &tree, &place, was, algorithm, bandwidth)?,
+                };
+                let (bytes, files) = (tree.bytes(), tree.files().len() as u64);
+                let bytes_per_s = bytes as f64 / world.clock().duration_since(began).as_secs_f64().max(1e-6);
+                let set_aside = was.map(|_| place.aside.display().to_string());
+                Ok(Copied { path: place.path.display().to_string(), bytes, files, checksum, bytes_per_s, set_aside })
+            })
+            .await
+    }
+    async fn undo(&self, world: &World, before: &Before) -> Result<(), Error> {
+        let (place, was) = (before.place.clone(), before.was);
+        world.blocking(move |world| undo(world, &place, was)).await
+    }
+}
+
+/// Errors: one of the two is within the other.
+fn refuse_nesting(view: &View, from: &Path, to: &Path) -> Result<(), Error> {
+    let parent = to.ancestors().skip(1).find_map(|parent| view.resolve(parent).ok().flatten().map(|there| (parent, there)));
+    let to = parent.and_then(|(parent, there)| to.strip_prefix(parent).ok().map(|rest| there.join(rest))).unwrap_or(to.to_owned());
+    if !to.starts_with(from) && !from.starts_with(&to) {
+        return Ok(());
+    }
+    Err(Error::Final(format!("`from` ({}) and `to` ({}) must not be the same, or one within the other", from.display(), to.display())))
+}
+
+fn identity(view: &View, path: &Path) -> Result<Option<(u64, u64)>, Error> {
+    Ok(view.symlink_metadata(path)?.map(|there| (there.dev(), there.ino())))
+}
+
+/// Whether an earlier attempt moved its copy into place. Errors: something else is there.
+fn landed(world: &World, place: &Place, was: Option<(u64, u64)>) -> Result<bool, Error> {
+    let Some(now) = identity(world, &place.path)? else { return Ok(false) };
+    if was == Some(now) {
+        return Ok(false);
+    }
+    let cleared = was.is_none() || identity(world, &place.aside)?.is_some();
+    if !cleared || place.is_staged(world)? { Err(place.taken()) } else { Ok(true) }
+}
+
+fn again(world: &World, tree: &Tree, place: &Place, algorithm: Algorithm) -> Result<String, Error> {
+    if let Some(checksum) = same(world, tree, &place.path, algorithm)? {
+        return Ok(checksum);
+    }
+    // Tells `undo` that what is there is not to be removed.
+    world.create_new(&place.staged)?;
+    Err(place.taken())
+}
+
+fn copy(world: &World, tree: &Tree, place: &Place, was: Option<(u64, u64)>, algorithm: Algorithm, bandwidth: Option<Size>) -> Result<String, Error> {
+    place.prepare(world)?;
+    let checksum = transfer(world, tree, &place.staged, algorithm, bandwidth).inspect_err(|_| {
+        // Half a copy is of no use and takes room; should this fail as well, the undo does it.
+        let _ = remove(world, &place.staged);
+    })?;
+    if was.is_some() && identity(world, &place.aside)?.is_none() {
+        if identity(world, &place.path)? != was {
+            return Err(place.taken());
+        }
+        world.rename_new(&place.path, &place.aside)?;
+    }
+    world.rename_new(&place.staged, &place.path)?;
+    Ok(checksum)
+}
+
+fn undo(world: &World, place: &Place, was: Option<(u64, u64)>) -> Result<(), Error> {
+    let now = identity(world, &place.path)?;
+    let aside = identity(world, &place.aside)?.is_some();
+    if now.is_some() && now != was && (was.is_none() || aside) {
+        if place.is_staged(world)? {
+            return Err(place.taken());
+        }
+        // One rename takes it away whole, and leaves a state from which this can go on.
+        world.rename_new(&place.path, &place.staged)?;
+    }
+    if aside {
+        world.rename_new(&place.aside, &place.path)?;
+    }
+    place.tidy(world)
+}

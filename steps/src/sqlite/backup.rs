@@ -1,0 +1,153 @@
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    database::{Glance, digest},
+    pages::{Copied, Pace, copy_pages},
+    place::Place,
+};
+use crate::{
+    setting::Length,
+    step::{Effect, Error, Kind, Reversal, Step},
+    world::{View, World},
+};
+
+pub(crate) const KIND: Kind = Kind::of::<Backup>();
+
+/// Copies a SQLite database that may be in use, by SQLite's own backup interface, to a file that is whole or not there.
+///
+/// The copy is the database as it was at one moment, committed transactions only; its write-ahead log is within it. In WAL mode
+/// readers and writers go on meanwhile. In the other modes they get a pause after every `pages_per_step` pages, and each write makes
+/// the copy begin anew; after `restarts` of those, writers wait until it is done. The copy is built beside `to`, synced and then
+/// renamed, readable by its owner only. The undo removes it and puts back what was there before.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// The database file to copy.
+    database: PathBuf,
+    /// The file to make.
+    to: PathBuf,
+    /// Whether `to` may exist. It is then set aside beside itself under the name that `set_aside` gives, and stays there.
+    #[serde(default)]
+    overwrite: bool,
+    /// Pages copied in one go, during which writers of a database that is not in WAL mode have to wait.
+    #[serde(default = "pages_per_step")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pages_per_step: u32,
+    /// The time that writers get after every `pages_per_step` pages.
+    #[serde(default = "pause")]
+    pause: Length,
+    /// How often a writer may make the copy begin anew before writers have to wait.
+    #[serde(default = "restarts")]
+    restarts: u32,
+}
+
+fn pages_per_step() -> u32 {
+    1000
+}
+
+fn pause() -> Length {
+    Length(std::time::Duration::from_millis(10))
+}
+
+fn restarts() -> u32 {
+    10
+}
+
+/// The database and the place of its copy.
+#[derive(Serialize, Deserialize)]
+pub struct Before {
+    database: Glance,
+    place: Place,
+}
+
+/// The copy.
+#[derive(Serialize, JsonSchema)]
+pub struct Made {
+    /// The copy, absolute.
+    path: String,
+    /// Its bytes.
+    bytes: u64,
+    /// Its pages.
+    pages: u64,
+    /// SHA-256 of its bytes, hex.
+    sha256: String,
+    /// How often a writer made the copy begin anew.
+    restarts: u32,
+    /// Where what was at `to` has gone; nothing when nothing was there.
+    set_aside: Option<String>,
+    /// When the copy began, RFC 3339: nothing committed before is missing in it.
+    started_at: String,
+    /// When the copy ended, RFC 3339: nothing committed later is in it.
+    ended_at: String,
+    /// Seconds that it took.
+    duration_s: f64,
+}
+
+impl Step for Backup {
+    const NAME: &'static str = "sqlite.backup";
+    const EXAMPLES: &'static [&'static str] = &[
+        "database = \"shop.db\"\nto = \"shop-backup.db\"\n",
+        "database = \"shop.db\"\nto = \"copy.db\"\noverwrite = true\npages_per_step = 250\npause = \"20ms\"\n",
+    ];
+    const RERUN: bool = true;
+    type Before = Before;
+    type Output = Made;
+
+    fn effect(&self) -> Effect {
+        Effect::Write
+    }
+    fn reversal(&self) -> Reversal {
+        Reversal::Exact
+    }
+    async fn look(&self, view: &View) -> Result<Before, Error> {
+        let (database, to, overwrite) = (self.database.clone(), self.to.clone(), self.overwrite);
+        view.blocking(move |view| {
+            let place = Place::look(view, &to, overwrite)?;
+            if place.is(view, &database)? {
+                return Err(Error::Final(format!("`to` is the database itself, {}; give another file", place.to().display())));
+            }
+            Ok(Before { database: view.sqlite_glance(database)?, place })
+        })
+        .await
+    }
+    fn say(&self, before: &Before) -> String {
+        let (from, to) = (self.database.display(), before.place.to().display());
+        format!("copy {from} ({}) to {to} while it stays in use{}", before.database.says(), before.place.says())
+    }
+    async fn apply(&self, world: &World, before: &Before) -> Result<Made, Error> {
+        let (database, place) = (world.path(&self.database), before.place.clone());
+        let pages = i32::try_from(self.pages_per_step).ok().filter(|n| *n > 0);
+        let pages = pages.ok_or_else(|| Error::Final("`pages_per_step` is a number from 1 to a million".into()))?;
+        let pace = Pace { pages, pause: self.pause.0, restarts: self.restarts };
+        world.blocking(move |world| make(world, &database, &place, &pace)).await
+    }
+    async fn undo(&self, world: &World, before: &Before) -> Result<(), Error> {
+        let place = before.place.clone();
+        world.blocking(move |world| place.undo(world)).await
+    }
+}
+
+fn make(world: &World, database: &std::path::Path, place: &Place, pace: &Pace) -> Result<Made, Error> {
+    let (began, started_at) = (world.clock(), world.now());
+    let reader = world.sqlite_read(database)?;
+    let file = place.begin(world)?;
+    let copied = copy_pages(world, &reader, place.partial(), pace);
+    let Copied { pages, restarts } = reader.settle(world, copied)?;
+    let ended_at = world.now();
+    let (bytes, sha256) = digest(world, place.partial())?;
+    place.put(world, &file)?;
+    Ok(Made {
+        path: place.to().display().to_string(),
+        bytes,
+        pages,
+        sha256,
+        restarts,
+        set_aside: place.set_aside(),
+        started_at: started_at.to_string(),
+        ended_at: ended_at.to_string(),
+        duration_s: began.elapsed().as_secs_f64(),
+    })
+}
