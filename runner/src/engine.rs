@@ -510,7 +510,7 @@ impl<'o> Engine<'o> {
                 values.insert(name.clone(), Value::from(self.secrets.get(secret.from.get_ref(), &self.directory)?));
             }
         }
-        Ok(values.into_iter().collect())
+        Ok(Value::from_pairs(values))
     }
 
     /// Params of a sub-playbook with its secret ones, which come from the playbook that uses it.

@@ -461,7 +461,7 @@ fn closing(text: &str) -> Option<usize> {
 
 /// The names for an expression: a table of values.
 pub fn names(values: BTreeMap<&str, Value>) -> Value {
-    values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    Value::from_pairs(values)
 }
 
 #[cfg(test)]

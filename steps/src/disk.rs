@@ -1,3 +1,3 @@
 //! File systems and the room on them.
 
-pub mod space;
+pub(crate) mod space;

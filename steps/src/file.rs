@@ -1,11 +1,11 @@
 //! Files and trees of files.
 
-pub mod write;
-pub mod copy;
-pub mod r#move;
-pub mod remove;
-pub mod checksum;
-pub mod verify;
+pub(crate) mod write;
+pub(crate) mod copy;
+pub(crate) mod r#move;
+pub(crate) mod remove;
+pub(crate) mod checksum;
+pub(crate) mod verify;
 
 mod attributes;
 mod digest;
@@ -14,3 +14,5 @@ mod manifest;
 mod place;
 mod transfer;
 mod walk;
+#[cfg(test)]
+mod stage;

@@ -5,14 +5,37 @@ pub mod world;
 pub mod setting;
 pub mod process;
 pub mod redact;
+pub mod program;
+pub mod command;
+pub mod shell;
+pub mod wait;
+pub mod assert;
+pub mod manual;
+pub mod gate;
+mod file;
+mod disk;
 mod sql;
-mod sqlite;
+pub mod sqlite;
 pub mod reference;
 
 use step::Kind;
 
 /// Every kind, in the order of the reference.
 pub const KINDS: &[Kind] = &[
+    command::KIND,
+    shell::KIND,
+    wait::KIND,
+    assert::KIND,
+    manual::KIND,
+    gate::approval::KIND,
+
+    file::write::KIND,
+    file::copy::KIND,
+    file::r#move::KIND,
+    file::remove::KIND,
+    file::checksum::KIND,
+    file::verify::KIND,
+    disk::space::KIND,
     sql::KIND,
     sqlite::health::KIND,
     sqlite::backup::KIND,

@@ -88,9 +88,9 @@ impl Exit {
 /// What is recorded of one stream of one program.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Captured {
-    /// `out` or `err`.
+    /// `out`, `err`, or `stdout_to` for output that went to a file of the author's.
     pub stream: String,
-    /// Bytes that came, after redaction.
+    /// Bytes that came: after redaction, but for `stdout_to`.
     pub bytes: u64,
     /// SHA-256 of all of them, hex.
     pub sha256: String,
@@ -243,7 +243,7 @@ impl World {
                 hash.update(&chunk[..n]);
                 bytes += n as u64;
             }
-            Ok(Captured { stream: "out".into(), bytes, sha256: hex::encode(hash.finalize()), cut: false, held_open: false })
+            Ok(Captured { stream: "stdout_to".into(), bytes, sha256: hex::encode(hash.finalize()), cut: false, held_open: false })
         });
         self.note(captured.await?);
         Ok(())
@@ -280,6 +280,13 @@ impl World {
         let mut command = Command::new(sudo);
         command.args(["-n", "-u", user, "--", "/bin/sh", "-c", &kill]).stdin(Stdio::null()).kill_on_drop(true);
         let _ = timeout(DRAIN, command.output()).await;
+    }
+
+    /// Adds a line of the step's own to the attempt's error output: what a person will want to know.
+    pub fn remark(&self, line: &str) -> Result<(), Error> {
+        let mut kept = Kept::default();
+        kept.take(format!("{}\n", self.attempt().redactor.text(line)).as_bytes());
+        self.record("err", &kept)
     }
 
     /// Takes a stream to its end, or to a little after its program's end.
@@ -457,3 +464,274 @@ const SIGNALS: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "STKFLT", "CHLD",
     "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::Stage;
+
+    fn sh(script: &str) -> Program {
+        program(&["sh", "-c", script])
+    }
+    fn program(argv: &[&str]) -> Program {
+        Program { argv: argv.iter().map(|word| (*word).to_owned()).collect(), ..Program::default() }
+    }
+    fn sha256(bytes: &[u8]) -> String {
+        hex::encode(Sha256::digest(bytes))
+    }
+    /// Whether a process of this number, which stands in a file, is there and no zombie.
+    fn lives(stage: &Stage, file: &str) -> bool {
+        let id = String::from_utf8(stage.file(file).expect("the number of a process")).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.trim())).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+    }
+
+    #[tokio::test]
+    async fn exit_codes_and_signals_are_told_apart() {
+        let stage = Stage::new();
+        for code in [0, 1, 75, 255] {
+            let exit = stage.world.run(sh(&format!("exit {code}"))).await.unwrap();
+            assert_eq!((exit.code, exit.signal, exit.how()), (Some(code), None, format!("exit status {code}")));
+        }
+        for (signal, how) in [(9, "signal 9 (KILL)"), (15, "signal 15 (TERM)"), (11, "signal 11 (SEGV)"), (34, "signal 34")] {
+            let exit = stage.world.run(sh(&format!("kill -{signal} $$"))).await.unwrap();
+            assert_eq!((exit.code, exit.signal, exit.how()), (None, Some(signal), how.to_owned()));
+        }
+    }
+
+    #[tokio::test]
+    async fn arguments_arrive_byte_for_byte() {
+        let stage = Stage::new();
+        let hostile = ["", " a  b ", "'\"`\\", "$(touch x) $HOME *", "two\nlines", "-n", "ä\u{1b}[31m", "{{ x }}"];
+        let mut argv = vec!["printf", "%s\\0"];
+        argv.extend(hostile);
+        let exit = stage.world.run(program(&argv)).await.unwrap();
+        assert_eq!(exit.stdout, hostile.iter().map(|word| format!("{word}\0")).collect::<String>());
+        let nul = stage.world.run(program(&["echo", "a\0b"])).await.err();
+        assert!(matches!(nul, Some(Error::Final(says)) if says.contains("nul byte")));
+    }
+
+    #[tokio::test]
+    async fn the_environment_is_what_was_allowed_and_nothing_else() {
+        let stage = Stage::new();
+        let env = vec![("PGPASSWORD".to_owned(), Secret::new("x y")), ("LANG".to_owned(), Secret::new("C"))];
+        let exit = stage.world.run(Program { env, ..program(&["env"]) }).await.unwrap();
+        let mut lines: Vec<&str> = exit.stdout.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["LANG=C", "PATH=/usr/bin:/bin", "PGPASSWORD=x y"]);
+    }
+
+    #[tokio::test]
+    async fn input_reaches_the_program_and_need_not_be_read() {
+        let stage = Stage::new();
+        let text = "é\n".repeat(1 << 20);
+        let exit = stage.world.run(Program { stdin: Some(Secret::new(&text)), ..program(&["wc", "-c"]) }).await.unwrap();
+        assert_eq!(exit.stdout.trim(), (3 << 20).to_string());
+        assert_eq!(stage.world.run(Program { stdin: Some(Secret::new(&text)), ..sh("exit 3") }).await.unwrap().code, Some(3));
+        assert_eq!(stage.world.run(program(&["cat"])).await.unwrap().stdout, "");
+        // A grandchild keeps the input open and reads nothing.
+        let unread = Program { stdin: Some(Secret::new(&text)), ..sh("exec 3<&0; sleep 60 <&3 >/dev/null 2>&1 & echo $! > id") };
+        assert_eq!(timeout(Duration::from_secs(10), stage.world.run(unread)).await.unwrap().unwrap().code, Some(0));
+        stage.world.run(sh("kill $(cat id)")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_record_holds_the_bytes_as_they_came() {
+        let stage = Stage::new();
+        let exit = stage.world.run(sh("printf 'a\\377\\000b'; printf 'oh\\n' >&2")).await.unwrap();
+        assert_eq!((exit.stdout.as_str(), exit.stderr.as_str()), ("a\u{fffd}\0b", "oh\n"));
+        assert_eq!((stage.file("record.out").unwrap(), stage.file("record.err").unwrap()), (b"a\xff\0b".to_vec(), b"oh\n".to_vec()));
+        let captured = |stream: &str, bytes: &[u8]| Captured {
+            stream: stream.into(),
+            bytes: bytes.len() as u64,
+            sha256: sha256(bytes),
+            cut: false,
+            held_open: false,
+        };
+        assert_eq!(stage.captured(), [captured("out", b"a\xff\0b"), captured("err", b"oh\n")]);
+    }
+
+    #[tokio::test]
+    async fn a_silent_program_leaves_no_trace() {
+        let stage = Stage::new();
+        stage.world.run(program(&["true"])).await.unwrap();
+        stage.world.run(Program { unrecorded: true, ..program(&["echo", "x"]) }).await.unwrap();
+        assert_eq!((stage.file("record.out"), stage.captured()), (None, vec![]));
+    }
+
+    #[tokio::test]
+    async fn a_torrent_is_hashed_whole_and_kept_in_part() {
+        let stage = Stage::new();
+        let highest = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        let before = highest();
+        let exit = stage.world.run(sh("head -c 150000000 /dev/zero; head -c 150000000 /dev/zero | tr '\\0' x; printf end")).await.unwrap();
+        assert!(highest() - before < 64 << 10, "{} KiB more", highest() - before);
+        assert!(exit.stdout.starts_with("\0\0") && exit.stdout.ends_with("xxend") && exit.stdout.contains("bytes left out"));
+        assert_eq!(exit.left_out, 300_000_003 - 2 * KEPT as u64);
+        let mut hash = Sha256::new();
+        hash.update(vec![0; 150_000_000]);
+        hash.update(vec![b'x'; 150_000_000]);
+        hash.update("end");
+        let captured = stage.captured().remove(0);
+        assert_eq!((captured.bytes, captured.sha256, captured.cut), (300_000_003, hex::encode(hash.finalize()), true));
+    }
+
+    #[test]
+    fn the_end_of_a_stream_is_kept_whatever_its_pieces() {
+        let whole: Vec<u8> = (0..5 * KEPT + 12345).map(|i| (i * 7 + i / 251) as u8).collect();
+        for piece in [4099, KEPT - 1, KEPT, 3 * KEPT + 1, whole.len()] {
+            let mut kept = Kept::default();
+            whole.chunks(piece).for_each(|piece| kept.take(piece));
+            let [head, _, old, new] = kept.parts();
+            assert!(*head == whole[..KEPT] && [old, new].concat() == whole[whole.len() - KEPT..], "pieces of {piece}");
+            assert_eq!(kept.left_out(), whole.len() as u64 - 2 * KEPT as u64);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_split_over_writes_is_taken_out() {
+        let stage = Stage::with(&["hunter2hunter"], vec![]);
+        let exit = stage.world.run(sh("printf hunter; sleep 0.1; printf '2hun'; sleep 0.1; printf 'ter.'; echo hunter2hunter >&2")).await.unwrap();
+        assert_eq!((exit.stdout.as_str(), exit.stderr.as_str()), ("‹secret›.", "‹secret›\n"));
+        assert_eq!(stage.file("record.out").unwrap(), "‹secret›.".as_bytes());
+        stage.world.remark("the last was hunter2hunter").unwrap();
+        assert!(String::from_utf8(stage.file("record.err").unwrap()).unwrap().ends_with("the last was ‹secret›\n"));
+    }
+
+    #[tokio::test]
+    async fn a_grandchild_that_holds_the_pipe_holds_nobody_up() {
+        let stage = Stage::new();
+        let began = Instant::now();
+        let exit = stage.world.run(sh("echo hello; sleep 60 & echo $! > id")).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(4) && exit.duration < Duration::from_secs(1));
+        assert_eq!((exit.code, exit.stdout.as_str()), (Some(0), "hello\n"));
+        assert!(stage.captured().iter().all(|captured| captured.held_open) && lives(&stage, "id"));
+        stage.world.run(sh("kill $(cat id)")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_grandchild_that_writes_without_pause_holds_nobody_up() {
+        let stage = Stage::new();
+        let exit = timeout(Duration::from_secs(10), stage.world.run(sh("yes 2>/dev/null & echo $! > id"))).await.unwrap().unwrap();
+        assert_eq!(exit.code, Some(0));
+        assert!(stage.captured()[0].held_open);
+    }
+
+    async fn stopped_after(stage: &Stage, program: Program, ready: &str) -> (Option<Error>, Duration) {
+        let stop = async {
+            while stage.file(ready).is_none_or(|id| id.is_empty()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            stage.stop.send(true).unwrap();
+            Instant::now()
+        };
+        let (exit, told) = tokio::join!(stage.world.run(program), stop);
+        (exit.err(), told.elapsed())
+    }
+
+    #[tokio::test]
+    async fn told_to_stop_a_program_may_end_in_order() {
+        let stage = Stage::new();
+        let script = "trap 'echo bye; exit 0' TERM; echo $$ > id; while :; do sleep 0.05; done";
+        let (error, took) = stopped_after(&stage, sh(script), "id").await;
+        assert_eq!(error, Some(Error::Stopped));
+        assert!(took < Duration::from_millis(290), "{took:?}");
+        assert_eq!(stage.file("record.out").unwrap(), b"bye\n");
+        assert_eq!(stage.world.run(program(&["true"])).await.err(), Some(Error::Stopped));
+    }
+
+    #[tokio::test]
+    async fn a_program_deaf_to_term_is_killed_with_its_children() {
+        let stage = Stage::new();
+        let script = "trap '' TERM; sh -c 'echo $$ > inner; while :; do sleep 0.05; done' & echo $$ > id; while :; do sleep 0.05; done";
+        let (error, took) = stopped_after(&stage, sh(script), "inner").await;
+        assert_eq!(error, Some(Error::Stopped));
+        assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(2), "{took:?}");
+        assert!(!lives(&stage, "id") && !lives(&stage, "inner"));
+    }
+
+    #[tokio::test]
+    async fn a_deaf_child_of_a_program_that_ended_is_killed_too() {
+        let stage = Stage::new();
+        let (error, _) = stopped_after(&stage, sh("sh -c 'trap \"\" TERM; echo $$ > inner; sleep 60; sleep 60' & sleep 60"), "inner").await;
+        assert_eq!(error, Some(Error::Stopped));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!lives(&stage, "inner"));
+    }
+
+    #[tokio::test]
+    async fn a_halted_program_hears_the_term() {
+        let stage = Stage::new();
+        let (error, took) = stopped_after(&stage, sh("echo $$ > id; kill -STOP $$; sleep 60"), "id").await;
+        assert_eq!(error, Some(Error::Stopped));
+        assert!(took < Duration::from_millis(290) && !lives(&stage, "id"), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_dropped_takes_its_group_along() {
+        let stage = Stage::new();
+        let running = stage.world.run(sh("sleep 60 & echo $! > id; wait"));
+        assert!(timeout(Duration::from_millis(500), running).await.is_err());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!lives(&stage, "id"));
+    }
+
+    #[tokio::test]
+    async fn output_to_a_file_is_whole_and_hashed() {
+        let stage = Stage::with(&["geheim"], vec![]);
+        let to = |file: &str| Some(PathBuf::from(file));
+        stage.world.run(Program { stdout_to: to("old.txt"), ..sh("printf geheim; head -c 3000000 /dev/zero") }).await.unwrap();
+        let whole = [b"geheim".to_vec(), vec![0; 3_000_000]].concat();
+        assert!(stage.file("old.txt").unwrap() == whole);
+        let captured = stage.captured().remove(0);
+        assert_eq!((captured.stream.as_str(), captured.bytes, captured.sha256), ("stdout_to", 3_000_006, sha256(&whole)));
+        let device = stage.world.run(Program { stdout_to: to("/dev/null"), ..program(&["true"]) }).await.err();
+        assert!(matches!(device, Some(Error::Final(says)) if says.contains("/dev/null is not a file")));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_start_says_why() {
+        use std::os::unix::fs::PermissionsExt;
+        let stage = Stage::new();
+        for (name, text) in [("no_interpreter", "#!/no/such\n"), ("no_program", "echo\n")] {
+            let file = stage.directory.path().join(name);
+            std::fs::write(&file, text).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let nowhere = Program { directory: Some("nowhere".into()), ..program(&["true"]) };
+        let cases = [
+            (program(&["no-such-program"]), "not in PATH"),
+            (program(&["pgbackrest-not-here/x"]), "is not a program"),
+            (program(&["./no_interpreter"]), "the interpreter named in its first line"),
+            (program(&["./no_program"]), "begins with `#!/bin/sh`"),
+            (nowhere, "no such directory; check `directory`"),
+            (Program { user: Some("no-such-user".into()), ..program(&["true"]) }, "no user `no-such-user`"),
+            (Program { user: Some("-x".into()), ..program(&["true"]) }, "no user `-x`"),
+            (program(&["echo", &"x".repeat(1 << 20)]), "argument list too long"),
+        ];
+        for (program, why) in cases {
+            let error = stage.world.run(program).await.err();
+            assert!(matches!(&error, Some(Error::Final(says)) if says.contains(why)), "{why}: {error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn another_user_is_that_user_in_every_way() {
+        let stage = Stage::new();
+        let script = "id -un; id -gn; id -Gn; echo $HOME $USER $X; kill -9 $$";
+        let env = vec![("X".to_owned(), Secret::new("kept"))];
+        let mine = Program { user: Some(rustix::process::geteuid().as_raw().to_string()), env: env.clone(), ..sh("echo $X") };
+        assert_eq!(stage.world.run(mine).await.unwrap().stdout, "kept\n");
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("not run: only root may become another user without rules of sudo");
+            return;
+        }
+        let other = Program { user: Some("nobody".into()), env, directory: Some("/".into()), ..sh(script) };
+        let exit = stage.world.run(other).await.unwrap();
+        assert_eq!((exit.stdout.as_str(), exit.signal), ("nobody\nnogroup\nnogroup\n/nonexistent nobody kept\n", Some(9)));
+    }
+}

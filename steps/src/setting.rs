@@ -185,3 +185,16 @@ impl JsonSchema for Length {
         json_schema!({ "type": ["string", "number"], "format": "duration", "minimum": 0 })
     }
 }
+
+/// A list that is not empty.
+#[derive(Clone, Debug, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub struct OneOrMore<T>(#[schemars(length(min = 1))] pub Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMore<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let list = Vec::deserialize(from)?;
+        if list.is_empty() { Err(de::Error::custom("the list is empty; it needs at least one entry")) } else { Ok(Self(list)) }
+    }
+}

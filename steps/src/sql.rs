@@ -37,7 +37,7 @@ const OUT_OF_REACH: [&str; 4] = ["temp_store_directory", "data_store_directory",
 /// Values never become part of the SQL: they are bound by `params`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Sql {
+pub(crate) struct Sql {
     /// The database: `sqlite:PATH`, where a relative path starts from the playbook's directory.
     connection: Secret,
     /// One statement, or several with `write`. Write `?1` or `:name` where a value belongs.
@@ -62,7 +62,7 @@ fn max_rows() -> u64 {
 
 /// The answer.
 #[derive(Serialize, JsonSchema)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The rows, each with its values by column. Integers, numbers, text and null stay what they are; a blob is given in hex.
     rows: Vec<Map<String, Value>>,
     /// The row, when there is exactly one.
@@ -363,5 +363,153 @@ impl<'de> Deserialize<'de> for Scalar {
             },
             Value::Array(_) | Value::Object(_) => Err(de::Error::custom("a list or a table is no value of SQL; give text, a number, a bool or null")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::sqlite::bench::Bench;
+
+    fn ask(query: &str) -> Value {
+        json!({ "connection": "sqlite:shop.db", "query": query })
+    }
+    fn change(query: &str) -> Value {
+        json!({ "connection": "sqlite:shop.db", "query": query, "write": true })
+    }
+
+    #[tokio::test]
+    async fn values_come_back_as_what_they_are() {
+        let bench = Bench::new();
+        let out = bench.run("sql", ask("SELECT 9007199254740993 AS i, 1.5 AS r, 'x' AS t, x'00ff' AS b, null AS n, 1e999 AS much")).await.unwrap();
+        assert_eq!(out["row"], json!({ "i": 9007199254740993_i64, "r": 1.5, "t": "x", "b": "00ff", "n": null, "much": "inf" }));
+        assert_eq!(out["count"], 1);
+        let out = bench.run("sql", ask("SELECT id FROM orders WHERE id < 3 ORDER BY id")).await.unwrap();
+        assert_eq!((&out["rows"], &out["row"]), (&json!([{ "id": 1 }, { "id": 2 }]), &Value::Null));
+    }
+
+    #[tokio::test]
+    async fn values_are_bound_and_never_become_sql() {
+        let bench = Bench::new();
+        let evil = "x'); DROP TABLE orders; --";
+        for (query, params) in [("SELECT ?2 AS v, ?1 AS w", json!([true, evil])), ("SELECT :v AS v, @w AS w", json!({ "v": evil, "w": 1 }))] {
+            let out = bench.run("sql", json!({ "connection": "sqlite:shop.db", "query": query, "params": params })).await.unwrap();
+            assert_eq!(out["row"], json!({ "v": evil, "w": 1 }));
+        }
+        for (query, params, why) in [
+            ("SELECT ?1", json!([1, 2]), "not used"),
+            ("SELECT ?2", json!([1]), "does not hold"),
+            ("SELECT :a", json!({ "b": 1 }), "`a`"),
+            ("SELECT :a", json!([1]), "by name"),
+            ("SELECT ?", json!({ "b": 1 }), "by its place"),
+        ] {
+            let says = bench.fails("sql", json!({ "connection": "sqlite:shop.db", "query": query, "params": params })).await;
+            assert!(says.contains(why), "{query}: {says}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_query_only_reads() {
+        let bench = Bench::new();
+        let start = bench.tree();
+        for query in [
+            "DELETE FROM orders",
+            "SELECT 1; DELETE FROM orders",
+            "VACUUM INTO 'stolen.db'",
+            "PRAGMA journal_mode = wal",
+            "PRAGMA temp_store_directory = '/'",
+            "ATTACH 'other.db' AS o",
+            "BEGIN",
+            "SELECT load_extension('x')",
+            "SELECT writefile('x', 'y')",
+            "SELECT id, total AS id FROM orders",
+            "SELECT \"no such\" FROM orders",
+            "",
+            "-- nothing",
+        ] {
+            bench.fails("sql", ask(query)).await;
+            assert!(bench.tree() == start, "{query}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_takes_effect_whole_or_not_at_all() {
+        let bench = Bench::new();
+        let out = bench.run("sql", change("CREATE TABLE log (x); INSERT INTO log VALUES (1), (2); UPDATE orders SET total = 0 WHERE id <= 3")).await.unwrap();
+        assert_eq!(out["count"], 5);
+        let out = bench.run("sql", change("DELETE FROM log WHERE x = 2 RETURNING x")).await.unwrap();
+        assert_eq!((&out["count"], &out["row"]), (&json!(1), &json!({ "x": 2 })));
+        let start = bench.tree();
+        for query in [
+            "DELETE FROM orders; SELECT nonsense",
+            "DELETE FROM orders; COMMIT; SELECT 1",
+            "ROLLBACK",
+            "DELETE FROM orders; INSERT INTO orders (id) VALUES (1), (1)",
+        ] {
+            bench.fails("sql", change(query)).await;
+            assert!(bench.tree() == start, "{query}");
+        }
+        let mut with = change("DELETE FROM orders WHERE id < 3 RETURNING id");
+        with["one"] = true.into();
+        assert!(bench.fails("sql", with).await.contains("exactly one"));
+        assert!(bench.tree() == start);
+    }
+
+    #[tokio::test]
+    async fn rows_can_be_fetched_from_a_copy() {
+        let bench = Bench::new();
+        bench.sql("shop.db", "DELETE FROM orders WHERE id > 10");
+        let mut with = change("ATTACH ?1 AS old; INSERT INTO orders SELECT * FROM old.orders WHERE id > 10");
+        with["params"] = json!([bench.path("copy.db").to_str().unwrap()]);
+        assert_eq!(bench.run("sql", with.clone()).await.unwrap()["count"], 990);
+        with["query"] = "ATTACH ?1 AS old; DELETE FROM old.orders".into();
+        bench.fails("sql", with).await;
+    }
+
+    #[tokio::test]
+    async fn limits_hold() {
+        let bench = Bench::new();
+        let mut with = ask("SELECT * FROM orders");
+        with["max_rows"] = 999.into();
+        assert!(bench.fails("sql", with).await.contains("more than 999"));
+        assert!(bench.fails("sql", ask("SELECT zeroblob(9000000) AS z")).await.contains("larger than 8 MiB"));
+        let mut with = ask("SELECT * FROM orders WHERE id < 0");
+        with["one"] = true.into();
+        assert!(bench.fails("sql", with).await.contains("0 rows"));
+    }
+
+    #[tokio::test]
+    async fn a_locked_database_is_worth_another_try() {
+        let bench = Bench::new();
+        let writer = bench.open("shop.db");
+        writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+        bench.run("sql", ask("SELECT 1 AS one")).await.unwrap();
+        assert!(matches!(bench.run("sql", change("DELETE FROM orders")).await, Err(Error::Passing(_))));
+    }
+
+    #[tokio::test]
+    async fn other_systems_are_refused_without_telling_the_secret() {
+        let bench = Bench::new();
+        for connection in ["postgres://app:hunter2@db/shop", "sqlite:", "sqlite::memory:", "sqlite:shop.db?mode=rwc"] {
+            let says = bench.fails("sql", json!({ "connection": connection, "query": "SELECT 1" })).await;
+            assert!(says.contains("sqlite:PATH") && !says.contains("hunter2"), "{says}");
+        }
+        for connection in ["sqlite://shop.db".to_owned(), format!("sqlite://{}", bench.path("shop.db").display())] {
+            bench.run("sql", json!({ "connection": connection, "query": "SELECT 1 AS one" })).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_query_ends_when_told_to() {
+        let bench = Bench::new();
+        let step = bench.step("sql", ask("SELECT count(*) AS n FROM orders a, orders b, orders c, orders d"));
+        let before = json!({ "database": 1 });
+        let (result, ()) = tokio::join!(step.apply(&bench.world, &before), async {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            bench.stop.send(true).unwrap();
+        });
+        assert_eq!(result, Err(Error::Stopped));
     }
 }

@@ -9,3 +9,6 @@ pub(crate) mod backup;
 pub(crate) mod integrity;
 pub(crate) mod restore;
 pub(crate) mod compare;
+
+#[cfg(test)]
+pub(crate) mod bench;

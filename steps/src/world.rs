@@ -121,6 +121,18 @@ impl View {
             Err(e) => Err(io_error("look at", &path, &e)),
         }
     }
+    /// How long ago a file was changed; nothing for one from the future.
+    pub fn age(&self, metadata: &Metadata) -> Option<Duration> {
+        metadata.modified().ok()?.elapsed().ok()
+    }
+    /// Whether `host:port` accepts a connection within `limit`; else why not. Every address of the host is tried.
+    pub async fn knock(&self, address: &str, limit: Duration) -> Result<(), String> {
+        match tokio::time::timeout(limit, tokio::net::TcpStream::connect(address)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(plain(&e)),
+            Err(_) => Err(format!("no answer within {limit:?}")),
+        }
+    }
     /// Runs blocking work beside the event loop.
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
         let view = self.clone();

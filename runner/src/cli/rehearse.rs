@@ -142,7 +142,7 @@ impl Rehearsal<'_> {
                 values.insert(name.clone(), Value::from(self.secrets.get(secret.from.get_ref(), self.directory)?));
             }
         }
-        Ok(values.into_iter().collect())
+        Ok(Value::from_pairs(values))
     }
 
     /// The params of a playbook within, as far as they are known.
@@ -162,7 +162,7 @@ impl Rehearsal<'_> {
             };
             all.insert(name.name.clone(), given.unwrap_or_else(unknown));
         }
-        all.into_iter().collect()
+        Value::from_pairs(all)
     }
 
     fn names(&self, plan: &Plan, params: &Value, item: Option<(&str, Value)>) -> Value {
@@ -170,7 +170,7 @@ impl Rehearsal<'_> {
     }
 
     fn table<'n>(&self, plan: &Plan, params: &Value, item: Option<(&'n str, Value)>) -> BTreeMap<&'n str, Value> {
-        let steps: Value = plan.steps.iter().map(|step| (step.id.to_string(), unknown())).collect();
+        let steps = Value::from_pairs(plan.steps.iter().map(|step| (step.id.to_string(), unknown())));
         let now = crate::run::seconds(crate::journal::now());
         let run = serde_json::json!({ "id": "rehearsal", "started_at": now, "scheduled_at": now, "home": "/nonexistent", "outcome": "succeeded" });
         let mut names = BTreeMap::from([("params", params.clone()), ("steps", steps), ("run", value(run))]);

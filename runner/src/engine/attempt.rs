@@ -181,7 +181,7 @@ impl Names {
             }
         }
         names.insert("out".to_owned(), crate::expression::value(out));
-        let names: Value = names.into_iter().collect();
+        let names = Value::from_pairs(names);
         match expression.holds(&names) {
             Ok(Some(holds)) => Ok(holds),
             Ok(None) => Err(format!("`{text}` depends on what is not known")),

@@ -143,8 +143,8 @@ impl<'b> Checker<'b> {
             actions,
             ids: index(&book.steps, 0),
             always: index(&book.always, book.steps.len()),
-            params: book.params.iter().map(|(name, param)| (name.name.clone(), param::sample(param))).collect(),
-            secrets: book.secrets.iter().map(|(name, _)| (name.name.clone(), Value::from("sample"))).collect(),
+            params: Value::from_pairs(book.params.iter().map(|(name, param)| (name.name.clone(), param::sample(param)))),
+            secrets: Value::from_pairs(book.secrets.iter().map(|(name, _)| (name.name.clone(), "sample"))),
             samples: HashMap::new(),
             problems: Vec::new(),
         }
@@ -723,10 +723,10 @@ impl<'b> Checker<'b> {
                 samples.insert(id.to_owned(), self.sample(on, false));
             }
         }
-        names.insert("steps", samples.into_iter().collect());
+        names.insert("steps", Value::from_pairs(samples));
         let run = ["id", "home", "outcome"].map(|name| (name, Value::from("sample")));
-        names.insert("run", run.into_iter().chain(["started_at", "scheduled_at"].map(|name| (name, Value::from(1.0)))).collect());
-        names.insert("playbook", [("dir", Value::from("/sample"))].into_iter().collect());
+        names.insert("run", Value::from_pairs(run.into_iter().chain(["started_at", "scheduled_at"].map(|name| (name, Value::from(1.0))))));
+        names.insert("playbook", Value::from_pairs([("dir", "/sample")]));
         if scope == Scope::Handler {
             names.insert("before", expression::unknown());
         }
@@ -757,10 +757,10 @@ impl<'b> Checker<'b> {
                 let key: *const Facets = *facets;
                 self.samples.entry(key).or_insert_with(|| settings::sample(&facets.output)).clone()
             }
-            Some(Action::Playbook(plan)) => plan.book.outputs.iter().map(|(name, _)| (name.name.clone(), expression::unknown())).collect(),
+            Some(Action::Playbook(plan)) => Value::from_pairs(plan.book.outputs.iter().map(|(name, _)| (name.name.clone(), expression::unknown()))),
         };
         let whole = if self.texts[step].head.for_each.is_some() && !of_one_item {
-            [("items", expression::unknown()), ("count", Value::from(1))].into_iter().collect()
+            Value::from_pairs([("items", expression::unknown()), ("count", Value::from(1))])
         } else {
             one
         };
@@ -801,7 +801,7 @@ impl<'b> Checker<'b> {
 fn with_state(outputs: Value) -> Value {
     let keys: Vec<Value> = outputs.try_iter().map(Iterator::collect).unwrap_or_default();
     let named = keys.into_iter().map(|key| (key.to_string(), outputs.get_item(&key).unwrap_or_default()));
-    named.chain([("state".to_owned(), Value::from("succeeded"))]).collect()
+    Value::from_pairs(named.chain([("state".to_owned(), Value::from("succeeded"))]))
 }
 
 /// Kahn's algorithm with the earliest step of the text first.

@@ -265,7 +265,7 @@ fn sample_part(schema: Schema<'_>, depth: usize) -> Value {
         Some("boolean") => Value::from(true),
         Some("array") => unknown(),
         Some("object") => match schema.properties() {
-            Some(properties) => properties.keys().map(|name| (name.clone(), sample_part(schema.key(name), depth + 1))).collect(),
+            Some(properties) => Value::from_pairs(properties.keys().map(|name| (name.clone(), sample_part(schema.key(name), depth + 1)))),
             None => unknown(),
         },
         _ => unknown(),

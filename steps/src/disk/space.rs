@@ -84,7 +84,10 @@ fn room(view: &View, path: &str) -> Result<Room, Error> {
 fn enough(room: Room, least: Option<Size>) -> Result<Room, Error> {
     let Some(least) = least.filter(|least| room.free_bytes < least.0) else { return Ok(room) };
     let (free, total) = (Size(room.free_bytes), Size(room.total_bytes));
-    Err(Error::Passing(format!("{free} of {total} are free for {} (measured at {}), and {least} are needed; make room and try again", room.path, room.measured)))
+    Err(Error::Passing(format!(
+        "{free} of {total} are free for {} (measured at {}), and {least} are needed; make room and try again",
+        room.path, room.measured
+    )))
 }
 
 #[cfg(test)]

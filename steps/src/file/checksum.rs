@@ -69,10 +69,8 @@ pub struct Summed {
 
 impl Step for Checksum {
     const NAME: &'static str = "file.checksum";
-    const EXAMPLES: &'static [&'static str] = &[
-        "path = \"data\"\nmanifest = \"data.manifest\"\n",
-        "path = \"data/sub/b.bin\"\nalgorithm = \"blake3\"\n",
-    ];
+    const EXAMPLES: &'static [&'static str] =
+        &["path = \"data\"\nmanifest = \"data.manifest\"\n", "path = \"data/sub/b.bin\"\nalgorithm = \"blake3\"\n"];
     const RERUN: bool = true;
     type Before = Before;
     type Output = Summed;
@@ -162,5 +160,70 @@ fn refuse_other(view: &View, place: &Place) -> Result<(), Error> {
         return Ok(());
     }
     let read = Manifest::read(std::io::BufReader::new(view.open_plain(&place.path)?));
-    read.map(drop).map_err(|_| Error::Final(format!("{} appeared meanwhile and is no manifest: it is left alone; look at it", place.path.display())))
+    read.map(drop)
+        .map_err(|_| Error::Final(format!("{} appeared meanwhile and is no manifest: it is left alone; look at it", place.path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::stage::*, *};
+
+    #[tokio::test]
+    async fn a_file_has_the_checksum_that_other_tools_give() {
+        let stage = Stage::new();
+        stage.put("check", "123456789");
+        for (algorithm, checksum) in [
+            ("sha256", "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225"),
+            ("crc32c", "e3069283"),
+            ("crc64nvme", "ae8b14860a799888"),
+        ] {
+            let out = stage.round(&step::<Checksum>(json!({ "path": "check", "algorithm": algorithm }))).await.unwrap();
+            assert_eq!(out["checksum"], checksum, "{algorithm}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_big_file_read_in_parts_has_the_same_checksum() {
+        let stage = Stage::new();
+        for length in [16 << 20, (16 << 20) + 1, (48 << 20) + 1023] {
+            let bytes = noise(length);
+            stage.put("big", &bytes);
+            for threads in [1, 3] {
+                let out =
+                    stage.round(&step::<Checksum>(json!({ "path": "big", "algorithm": "blake3", "threads": threads }))).await.unwrap();
+                assert_eq!(out["checksum"], blake3::hash(&bytes).to_string(), "{length} bytes, {threads} threads");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tree_is_the_same_whatever_the_threads() {
+        let stage = Stage::new();
+        let mut seen = Vec::new();
+        for (threads, manifest) in [(1, "one"), (7, "data/seven")] {
+            let out = stage.round(&step::<Checksum>(json!({ "path": "data", "threads": threads, "manifest": manifest }))).await.unwrap();
+            let text = std::fs::read_to_string(stage.path(manifest)).unwrap();
+            let body = text.split_once('\n').unwrap().1.as_bytes();
+            assert_eq!(out["checksum"], super::super::digest::of_bytes(Algorithm::Sha256, body));
+            assert_eq!((out["files"].as_u64(), out["bytes"].as_u64()), (Some(2), Some(6 + (64 << 10))));
+            seen.push(text);
+        }
+        assert_eq!(seen[0], seen[1]);
+    }
+
+    #[tokio::test]
+    async fn what_is_refused() {
+        let stage = Stage::new();
+        for (with, says) in [
+            (json!({ "path": "data/sub/empty" }), "holds no files"),
+            (json!({ "path": "absent" }), "nothing at"),
+            (json!({ "path": "data", "manifest": "old.txt" }), "already there"),
+        ] {
+            let e = stage.round(&step::<Checksum>(with)).await.unwrap_err();
+            assert!(e.says().contains(says), "{}", e.says());
+        }
+        assert!(Checksum::deserialize(json!({ "path": "data", "threads": 0 })).is_err());
+    }
 }

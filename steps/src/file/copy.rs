@@ -167,7 +167,14 @@ fn again(world: &World, tree: &Tree, place: &Place, algorithm: Algorithm) -> Res
     Err(place.taken())
 }
 
-fn copy(world: &World, tree: &Tree, place: &Place, was: Option<(u64, u64)>, algorithm: Algorithm, bandwidth: Option<Size>) -> Result<String, Error> {
+fn copy(
+    world: &World,
+    tree: &Tree,
+    place: &Place,
+    was: Option<(u64, u64)>,
+    algorithm: Algorithm,
+    bandwidth: Option<Size>,
+) -> Result<String, Error> {
     place.prepare(world)?;
     let checksum = transfer(world, tree, &place.staged, algorithm, bandwidth).inspect_err(|_| {
         // Half a copy is of no use and takes room; should this fail as well, the undo does it.
@@ -197,4 +204,115 @@ fn undo(world: &World, place: &Place, was: Option<(u64, u64)>) -> Result<(), Err
         world.rename_new(&place.aside, &place.path)?;
     }
     place.tidy(world)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::stage::*, *};
+
+    #[tokio::test]
+    async fn every_shape_is_copied_and_undone() {
+        for with in [
+            json!({ "from": "data/a.txt", "to": "copy" }),
+            json!({ "from": "data/a.txt", "to": "deep/er/copy", "checksum": "crc32c" }),
+            json!({ "from": "data", "to": "copy", "checksum": "blake3" }),
+            json!({ "from": "data", "to": "old.txt", "overwrite": true, "bandwidth": "100MiB" }),
+            json!({ "from": "old.txt", "to": "data/sub", "overwrite": true }),
+        ] {
+            let stage = Stage::new();
+            let (from, to) = (with["from"].as_str().unwrap().to_owned(), with["to"].as_str().unwrap().to_owned());
+            let out = stage.round(&step::<Copy>(with.clone())).await.unwrap();
+            let seen = stage.seen();
+            let beneath = |root: &str| -> Vec<_> {
+                seen.iter().filter_map(|(path, holds)| path.strip_prefix(root).ok().map(|rest| (rest, holds))).collect()
+            };
+            assert_eq!(beneath(&from), beneath(&to), "{with}");
+            assert_eq!(out["set_aside"].is_string(), with["overwrite"] == true);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_refused() {
+        let stage = Stage::new();
+        for (from, to, says) in [
+            ("data", "old.txt", "already there"),
+            ("data", "data/sub/copy", "one within the other"),
+            ("data/sub", "data", "one within the other"),
+            ("absent", "copy", "nothing at"),
+        ] {
+            let e = stage.round(&step::<Copy>(json!({ "from": from, "to": to }))).await.unwrap_err();
+            assert!(e.says().contains(says), "{from} {to}: {}", e.says());
+        }
+        let socket = std::os::unix::net::UnixListener::bind(stage.path("data/socket")).unwrap();
+        let e = stage.round(&step::<Copy>(json!({ "from": "data", "to": "copy" }))).await.unwrap_err();
+        assert!(e.says().contains("is a socket"), "{}", e.says());
+        drop(socket);
+    }
+
+    #[tokio::test]
+    async fn what_others_put_there_is_left_alone() {
+        let stage = Stage::new();
+        for overwrite in [false, true] {
+            let copy: Copy = step(json!({ "from": "data/a.txt", "to": "copy", "overwrite": overwrite }));
+            let before = copy.look(&stage.world).await.unwrap();
+            stage.put("copy", "other");
+            for _ in 0..2 {
+                assert!(matches!(copy.apply(&stage.world, &before).await, Err(Error::Final(_))));
+                assert!(matches!(copy.undo(&stage.world, &before).await, Err(Error::Final(_))));
+            }
+            assert_eq!(std::fs::read(stage.path("copy")).unwrap(), b"other");
+            std::fs::remove_file(stage.path("copy")).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn every_state_that_a_crash_leaves_is_finished_and_undone() {
+        // Each is what lies there after a crash: half a copy; the old set aside; the undo's first rename.
+        let half = |stage: &Stage, before: &Before| stage.put(before.place.staged.to_str().unwrap(), "hel");
+        let aside = |stage: &Stage, before: &Before| {
+            half(stage, before);
+            std::fs::rename(stage.path("old.txt"), &before.place.aside).unwrap();
+        };
+        let states: [&dyn Fn(&Stage, &Before); 2] = [&half, &aside];
+        for state in states {
+            for finish in [false, true] {
+                let stage = Stage::new();
+                let start = stage.seen();
+                let copy: Copy = step(json!({ "from": "data/a.txt", "to": "old.txt", "overwrite": true }));
+                let before = copy.look(&stage.world).await.unwrap();
+                state(&stage, &before);
+                if finish {
+                    copy.apply(&stage.world, &before).await.unwrap();
+                    assert_eq!(std::fs::read(stage.path("old.txt")).unwrap(), b"hello\n");
+                }
+                copy.undo(&stage.world, &before).await.unwrap();
+                copy.undo(&stage.world, &before).await.unwrap();
+                assert_eq!(stage.seen(), start);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn told_to_stop_it_leaves_nothing() {
+        let stage = Stage::new();
+        let start = stage.seen();
+        let copy: Copy = step(json!({ "from": "data", "to": "copy" }));
+        let before = copy.look(&stage.world).await.unwrap();
+        stage.stop.send(true).unwrap();
+        assert!(matches!(copy.apply(&stage.world, &before).await, Err(Error::Stopped)));
+        assert_eq!(stage.seen(), start);
+    }
+
+    #[tokio::test]
+    async fn bandwidth_is_kept() {
+        let stage = Stage::new();
+        let copy: Copy = step(json!({ "from": "data/sub/b.bin", "to": "copy", "bandwidth": "128KiB" }));
+        let before = copy.look(&stage.world).await.unwrap();
+        let began = std::time::Instant::now();
+        let out = copy.apply(&stage.world, &before).await.unwrap();
+        assert!(began.elapsed() >= std::time::Duration::from_millis(500), "64 KiB at 128 KiB a second");
+        assert!(out.bytes_per_s <= 131_072.0);
+    }
 }

@@ -176,7 +176,12 @@ impl Reading<'_> {
         if self.fresh {
             self.world.forget_cached(&file, piece.offset, piece.length);
         }
-        let changed = || Err(Error::Passing(format!("{} changed while it was read; see to it that nothing writes to it, then try again", path.display())));
+        let changed = || {
+            Err(Error::Passing(format!(
+                "{} changed while it was read; see to it that nothing writes to it, then try again",
+                path.display()
+            )))
+        };
         if file.metadata().map_err(|e| io_error("look at", path, &e))?.len() != piece.size {
             return changed();
         }

@@ -65,7 +65,9 @@ impl Kept {
         if of_bytes(Algorithm::Sha256, &bytes) == self.sha256 {
             return Ok(bytes);
         }
-        Err(Error::Final("what the file held is not in the record as it was, since a secret was taken out; put the file back by hand".to_owned()))
+        Err(Error::Final(
+            "what the file held is not in the record as it was, since a secret was taken out; put the file back by hand".to_owned(),
+        ))
     }
     /// Whether the file at `path` holds this.
     pub(super) fn is_at(&self, view: &View, path: &Path) -> Result<bool, Error> {

@@ -148,7 +148,9 @@ fn header(line: &[u8]) -> Result<Header, String> {
     let value: serde_json::Value = serde_json::from_slice(line).map_err(|_| "it is not a manifest of Runsheet".to_owned())?;
     match value.get("runsheet_manifest").and_then(serde_json::Value::as_u64) {
         None => Err("it is not a manifest of Runsheet".to_owned()),
-        Some(version) if version > u64::from(VERSION) => Err(format!("it has version {version}, made by a newer Runsheet; this one reads up to {VERSION}")),
+        Some(version) if version > u64::from(VERSION) => {
+            Err(format!("it has version {version}, made by a newer Runsheet; this one reads up to {VERSION}"))
+        }
         Some(_) => serde_json::from_value(value).map_err(|e| format!("line 1: {e}")),
     }
 }

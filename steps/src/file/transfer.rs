@@ -77,7 +77,11 @@ fn room(world: &World, tree: &Tree, to: &Path) -> Result<(), Error> {
         return Ok(());
     }
     let (wanted, free) = (Size(tree.bytes()), Size(free));
-    Err(Error::Passing(format!("{} has {wanted}, but only {free} are free for {}; make room and try again", tree.root.display(), to.display())))
+    Err(Error::Passing(format!(
+        "{} has {wanted}, but only {free} are free for {}; make room and try again",
+        tree.root.display(),
+        to.display()
+    )))
 }
 
 /// What copying one file needs.

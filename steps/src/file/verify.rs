@@ -66,10 +66,8 @@ pub struct Verified {
 
 impl Step for Verify {
     const NAME: &'static str = "file.verify";
-    const EXAMPLES: &'static [&'static str] = &[
-        "path = \"data\"\nmanifest = \"manifest.json\"\n",
-        "path = \"data\"\nmanifest = \"manifest.json\"\nnewest_within = \"26h\"\n",
-    ];
+    const EXAMPLES: &'static [&'static str] =
+        &["path = \"data\"\nmanifest = \"manifest.json\"\n", "path = \"data\"\nmanifest = \"manifest.json\"\nnewest_within = \"26h\"\n"];
     const VERIFIES: bool = true;
     const RERUN: bool = true;
     type Before = Before;
@@ -112,9 +110,8 @@ impl Step for Verify {
 fn newest(tree: &Tree) -> Result<f64, Error> {
     let files = tree.entries.iter().filter(|entry| matches!(entry.what, super::walk::What::File { .. }));
     let newest = files.map(|entry| entry.attributes.modified).max();
-    let (seconds, nanoseconds) = newest.ok_or_else(|| {
-        Error::Final(format!("{} holds no files: there was nothing to verify; check the path", tree.root.display()))
-    })?;
+    let (seconds, nanoseconds) = newest
+        .ok_or_else(|| Error::Final(format!("{} holds no files: there was nothing to verify; check the path", tree.root.display())))?;
     Ok(seconds as f64 + nanoseconds as f64 / 1e9)
 }
 
@@ -123,7 +120,10 @@ fn fresh(path: &Path, newest_at: f64, now: f64, within: Length) -> Result<(), Er
     let (age, limit) = (now - newest_at, within.0.as_secs_f64());
     if age > limit {
         let says = "it is stale; see whether the backups still run";
-        return Err(Error::Final(format!("the newest file of {} was written {age:.0} s ago, and {limit:.0} s are allowed: {says}", path.display())));
+        return Err(Error::Final(format!(
+            "the newest file of {} was written {age:.0} s ago, and {limit:.0} s are allowed: {says}",
+            path.display()
+        )));
     }
     if age < -SKEW {
         let says = "nothing can be said of its age; compare the clocks";
@@ -148,7 +148,10 @@ fn compare(world: &World, tree: &Tree, manifest: &Manifest, from: &Path) -> Resu
         return if manifest.files() > 0 { Ok(()) } else { Err(Error::Final(format!("the manifest {} names no files", from.display()))) };
     }
     let mut left = NAMED;
-    let said: Vec<_> = [("missing", missing), ("extra", extra), ("changed", changed)].iter().filter_map(|(how, names)| name(how, names, &mut left)).collect();
+    let said: Vec<_> = [("missing", missing), ("extra", extra), ("changed", changed)]
+        .iter()
+        .filter_map(|(how, names)| name(how, names, &mut left))
+        .collect();
     let what_now = "do not restore from it before you know why";
     Err(Error::Final(format!("{} is not what {} says: {}; {what_now}", tree.root.display(), from.display(), said.join("; "))))
 }
@@ -189,4 +192,75 @@ fn name(how: &str, names: &[String], left: &mut usize) -> Option<String> {
         (_, 0) => format!("{} {how}: {list}", names.len()),
         (_, more) => format!("{} {how}: {list} and {more} more", names.len()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{
+        super::{checksum::Checksum, stage::*},
+        *,
+    };
+
+    async fn manifest(stage: &Stage, path: &str, manifest: &str) {
+        stage.round(&step::<Checksum>(json!({ "path": path, "manifest": manifest, "algorithm": "blake3" }))).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_whole_passes() {
+        let stage = Stage::new();
+        manifest(&stage, "data", "data/manifest").await;
+        manifest(&stage, "data/a.txt", "of_file").await;
+        for with in [
+            json!({ "path": "data", "manifest": "data/manifest", "newest_within": "1h" }),
+            json!({ "path": "data/a.txt", "manifest": "of_file" }),
+        ] {
+            let out = stage.round(&step::<Verify>(with.clone())).await.unwrap();
+            assert!(out["files"].as_u64().unwrap() > 0 && out["newest_at"].as_f64().unwrap() > 1e9, "{with}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_fails_and_says_why() {
+        type Harm<'a> = &'a dyn Fn(&Stage);
+        let harms: [(Harm, &str); 9] = [
+            (&|s| s.put("data/a.txt", "hellO\n"), r#"1 changed: "a.txt" (same size, other content)"#),
+            (&|s| s.put("data/a.txt", "hell"), r#"1 changed: "a.txt" (4 bytes instead of 6)"#),
+            (&|s| std::fs::remove_file(s.path("data/a.txt")).unwrap(), r#"1 missing: "a.txt""#),
+            (&|s| s.put("data/new\n", ""), r#"1 extra: "new\n""#),
+            (&|s| (0..30).for_each(|i| s.put(&format!("data/x{i:02}"), "")), r#""x19" and 10 more"#),
+            (&|s| std::fs::remove_file(s.path("data/sub/link")).unwrap(), r#"1 missing: "sub/link""#),
+            (&|s| std::fs::remove_dir_all(s.path("data")).and_then(|()| std::fs::create_dir(s.path("data"))).unwrap(), "holds no files"),
+            (&|s| s.put("manifest", "{}\n"), "is not a manifest"),
+            (&|s| s.put("manifest", std::fs::read_to_string(s.path("manifest")).unwrap().lines().next().unwrap()), "cannot be used"),
+        ];
+        for (harm, says) in harms {
+            let stage = Stage::new();
+            manifest(&stage, "data", "manifest").await;
+            harm(&stage);
+            let e = stage.round(&step::<Verify>(json!({ "path": "data", "manifest": "manifest" }))).await.unwrap_err();
+            assert!(matches!(e, Error::Final(_)) && e.says().contains(says), "{says}: {}", e.says());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_in_place_of_a_file_fails() {
+        let stage = Stage::new();
+        manifest(&stage, "data", "manifest").await;
+        std::fs::rename(stage.path("data/a.txt"), stage.path("moved")).unwrap();
+        std::os::unix::fs::symlink("../moved", stage.path("data/a.txt")).unwrap();
+        let e = stage.round(&step::<Verify>(json!({ "path": "data", "manifest": "manifest" }))).await.unwrap_err();
+        assert!(e.says().contains(r#"a link to "../moved" instead of a file"#), "{}", e.says());
+    }
+
+    #[test]
+    fn stale_and_future_files_fail() {
+        let hour = Length::parse("1h").unwrap();
+        for (newest_at, says) in [(6400.0, None), (6399.0, Some("stale")), (10_050.0, None), (10_061.0, Some("clocks"))] {
+            let got = fresh(Path::new("/b"), newest_at, 10_000.0, hour).err();
+            assert_eq!(got.is_some(), says.is_some(), "{newest_at}");
+            assert!(got.is_none_or(|e| e.says().contains(says.unwrap())));
+        }
+    }
 }

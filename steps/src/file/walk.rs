@@ -36,7 +36,9 @@ pub(super) struct Entry {
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum What {
-    File { size: u64 },
+    File {
+        size: u64,
+    },
     Directory,
     /// With what it says.
     Link(PathBuf),
@@ -51,13 +53,8 @@ impl Tree {
             return Err(Error::Final(format!("there is nothing at {}; check the path", root.display())));
         };
         let directory = metadata.is_dir();
-        let mut tree = Self {
-            root: root.to_owned(),
-            directory,
-            attributes: Attributes::of(&metadata),
-            device: metadata.dev(),
-            entries: Vec::new(),
-        };
+        let mut tree =
+            Self { root: root.to_owned(), directory, attributes: Attributes::of(&metadata), device: metadata.dev(), entries: Vec::new() };
         if !directory {
             tree.entries.push(entry(view, root, PathBuf::new(), &metadata)?);
         }
@@ -94,7 +91,8 @@ impl Tree {
         for entry in &self.entries {
             let at = self.at(entry);
             if let What::Other(kind) = entry.what {
-                let says = format!("{} is a {kind}; only files, directories and links can be copied or verified: remove it first", at.display());
+                let says =
+                    format!("{} is a {kind}; only files, directories and links can be copied or verified: remove it first", at.display());
                 return Err(Error::Final(says));
             }
             if entry.path.to_str().is_none() {

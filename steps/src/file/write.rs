@@ -160,7 +160,9 @@ fn changed(place: &Place, what_now: &str) -> Error {
 impl<'de> Deserialize<'de> for Mode {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
-        let octal = ((3..=4).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'7'))).then(|| u32::from_str_radix(&text, 8).ok()).flatten();
+        let octal = ((3..=4).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'7')))
+            .then(|| u32::from_str_radix(&text, 8).ok())
+            .flatten();
         octal.map(Self).ok_or_else(|| D::Error::custom(format!("`{text}` is no mode; write three or four octal digits, as in \"0640\"")))
     }
 }
@@ -174,5 +176,73 @@ impl JsonSchema for Mode {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "pattern": "^[0-7]{3,4}$" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use serde_json::json;
+
+    use super::{super::stage::*, *};
+
+    #[tokio::test]
+    async fn what_is_there_afterwards() {
+        for (with, path, holds, mode) in [
+            (json!({ "path": "new", "text": "a" }), "new", "a", 0o600),
+            (json!({ "path": "deep/er/new", "text": "a", "mode": "0644" }), "deep/er/new", "a", 0o644),
+            (json!({ "path": "old.txt", "text": "x\n" }), "old.txt", "x\n", 0o640),
+            (json!({ "path": "old.txt", "text": "x\n", "append": true }), "old.txt", "old\nx\n", 0o640),
+            (json!({ "path": "old.txt", "text": "old\n" }), "old.txt", "old\n", 0o640),
+            (json!({ "path": "old.txt", "text": "old\n", "mode": "0755" }), "old.txt", "old\n", 0o755),
+        ] {
+            let stage = Stage::new();
+            std::fs::set_permissions(stage.path("old.txt"), std::fs::Permissions::from_mode(0o640)).unwrap();
+            let out = stage.round(&step::<Write>(with.clone())).await.unwrap();
+            let (seen, bytes) = stage.seen()[std::path::Path::new(path)].clone();
+            assert_eq!((seen & 0o7777, String::from_utf8(bytes).unwrap().as_str()), (mode, holds), "{with}");
+            assert_eq!(out["sha256"], of_bytes(Algorithm::Sha256, holds.as_bytes()));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_refused() {
+        let stage = Stage::new();
+        symlink("old.txt", stage.path("link")).unwrap();
+        stage.put("big", vec![0; (1 << 20) + 1]);
+        for (path, says) in
+            [("data", "not a plain file"), ("link", "is a link to old.txt"), ("big", "1 MiB"), ("..", "no name"), ("", "no name")]
+        {
+            let e = stage.round(&step::<Write>(json!({ "path": path, "text": "" }))).await.unwrap_err();
+            assert!(e.says().contains(says), "{path}: {}", e.says());
+        }
+        for mode in ["0", "888", "00644", "rw", "+640"] {
+            assert!(Write::deserialize(json!({ "path": "a", "text": "", "mode": mode })).is_err(), "{mode}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_others_wrote_is_left_alone() {
+        let stage = Stage::new();
+        let write: Write = step(json!({ "path": "old.txt", "text": "new" }));
+        let before = write.look(&stage.world).await.unwrap();
+        stage.put("old.txt", "other");
+        assert!(matches!(write.apply(&stage.world, &before).await, Err(Error::Final(_))));
+        assert!(matches!(write.undo(&stage.world, &before).await, Err(Error::Final(_))));
+        assert_eq!(std::fs::read(stage.path("old.txt")).unwrap(), b"other");
+    }
+
+    #[tokio::test]
+    async fn a_record_without_its_secret_is_not_put_back() {
+        let stage = Stage::new();
+        let write: Write = step(json!({ "path": "old.txt", "text": "new" }));
+        let before = write.look(&stage.world).await.unwrap();
+        write.apply(&stage.world, &before).await.unwrap();
+        let redacted = serde_json::to_string(&before).unwrap().replace("old\\n", "‹secret›");
+        let before: Before = serde_json::from_str(&redacted).unwrap();
+        let e = write.undo(&stage.world, &before).await.unwrap_err();
+        assert!(e.says().contains("secret was taken out"), "{}", e.says());
+        assert_eq!(std::fs::read(stage.path("old.txt")).unwrap(), b"new");
     }
 }

@@ -24,7 +24,7 @@ pub(crate) const KIND: Kind = Kind::of::<Backup>();
 /// renamed, readable by its owner only. The undo removes it and puts back what was there before.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Backup {
+pub(crate) struct Backup {
     /// The database file to copy.
     database: PathBuf,
     /// The file to make.
@@ -58,14 +58,14 @@ fn restarts() -> u32 {
 
 /// The database and the place of its copy.
 #[derive(Serialize, Deserialize)]
-pub struct Before {
+pub(crate) struct Before {
     database: Glance,
     place: Place,
 }
 
 /// The copy.
 #[derive(Serialize, JsonSchema)]
-pub struct Made {
+pub(crate) struct Made {
     /// The copy, absolute.
     path: String,
     /// Its bytes.
@@ -150,4 +150,86 @@ fn make(world: &World, database: &std::path::Path, place: &Place, pace: &Pace) -
         ended_at: ended_at.to_string(),
         duration_s: began.elapsed().as_secs_f64(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::{
+        sqlite::{bench::Bench, database::count},
+        step::Error,
+    };
+
+    const NAME: &str = "sqlite.backup";
+
+    #[tokio::test]
+    async fn there_and_back() {
+        let bench = Bench::new();
+        let after = bench.there_and_back(NAME, json!({ "database": "shop.db", "to": "new.db", "pages_per_step": 2 })).await;
+        assert_eq!(after.keys().collect::<Vec<_>>(), ["copy.db", "new.db", "shop.db"]);
+        bench.write("copy.db-wal", b"stale");
+        let after = bench.there_and_back(NAME, json!({ "database": "shop.db", "to": "copy.db", "overwrite": true })).await;
+        assert_eq!(after.len(), 4);
+        assert!(!after.contains_key("copy.db-wal"));
+    }
+
+    #[tokio::test]
+    async fn the_log_of_a_database_in_use_is_in_the_copy() {
+        let bench = Bench::new();
+        let writer = bench.open("shop.db");
+        writer.execute_batch("PRAGMA journal_mode = wal; INSERT INTO orders VALUES (5000, 1, 'x'); BEGIN; DELETE FROM orders").unwrap();
+        let out = bench.run(NAME, json!({ "database": "shop.db", "to": "new.db", "pages_per_step": 1 })).await.unwrap();
+        assert_eq!((&out["restarts"], &out["bytes"]), (&json!(0), &json!(bench.read("new.db").len())));
+        writer.execute_batch("COMMIT").unwrap();
+        assert_eq!(count(&bench.world.sqlite_read("new.db").unwrap(), "SELECT count(*) FROM orders").unwrap(), 1001);
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_never_rests_does_not_hold_the_copy_up_for_ever() {
+        let bench = Bench::new();
+        let path = bench.path("shop.db");
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let writer = std::thread::spawn(move || {
+            let connection = rusqlite::Connection::open(path).unwrap();
+            connection.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
+            while ended.recv_timeout(std::time::Duration::from_millis(1)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                connection.execute_batch("PRAGMA synchronous = off; UPDATE orders SET total = total + 1 WHERE id = 1").unwrap();
+            }
+        });
+        let with = json!({ "database": "shop.db", "to": "new.db", "pages_per_step": 1, "pause": "20ms", "restarts": 3 });
+        let out = bench.run(NAME, with).await.unwrap();
+        end.send(()).unwrap();
+        writer.join().unwrap();
+        assert!(out["restarts"].as_u64().unwrap() > 3, "{out}");
+        bench.run("sqlite.integrity", json!({ "database": "new.db", "least_rows": { "orders": 1000 } })).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_copied_leaves_nothing() {
+        let bench = Bench::new();
+        bench.write("notes.txt", &[b"plain text ".as_slice(); 500].concat());
+        for (from, to, why) in [("shop.db", "copy.db", "exists already"), ("none.db", "new.db", "does not exist"), ("notes.txt", "new.db", "no SQLite database")] {
+            let start = bench.tree();
+            let says = bench.fails(NAME, json!({ "database": from, "to": to })).await;
+            assert!(says.contains(why), "{says}");
+            assert!(bench.tree() == start);
+        }
+        assert!(bench.fails(NAME, json!({ "database": "shop.db", "to": "shop.db", "overwrite": true })).await.contains("itself"));
+    }
+
+    #[tokio::test]
+    async fn a_stopped_copy_is_undone() {
+        let bench = Bench::new();
+        let start = bench.tree();
+        let step = bench.step(NAME, json!({ "database": "shop.db", "to": "copy.db", "overwrite": true, "pages_per_step": 1, "pause": "50ms" }));
+        let before = step.look(&bench.world).await.unwrap();
+        let (result, ()) = tokio::join!(step.apply(&bench.world, &before), async {
+            tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+            bench.stop.send(true).unwrap();
+        });
+        assert_eq!(result, Err(Error::Stopped));
+        step.undo(&bench.world, &before).await.unwrap();
+        assert!(bench.tree() == start);
+    }
 }

@@ -30,7 +30,7 @@ const LISTED: usize = 20;
 /// fails where the copy differs, and as well where there is nothing to compare: no table, no row, or twice the same file.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Compare {
+pub(crate) struct Compare {
     /// The original.
     left: PathBuf,
     /// The copy.
@@ -43,7 +43,7 @@ pub struct Compare {
 /// How alike two databases have to be.
 #[derive(Clone, Copy, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Expect {
+pub(crate) enum Expect {
     /// Each holds every row of the other.
     #[default]
     Same,
@@ -53,14 +53,14 @@ pub enum Expect {
 
 /// The two databases.
 #[derive(Serialize, Deserialize)]
-pub struct Before {
+pub(crate) struct Before {
     left: Glance,
     right: Glance,
 }
 
 /// What was compared.
 #[derive(Serialize, JsonSchema)]
-pub struct Compared {
+pub(crate) struct Compared {
     /// Tables compared.
     tables: u64,
     /// Rows of the copy, each of which is in the original.
@@ -345,4 +345,85 @@ fn write_row(bytes: &mut Vec<u8>, row: &Row<'_>, columns: usize) -> rusqlite::Re
 
 fn half(hash: &[u8; 32], from: usize) -> u128 {
     u128::from_le_bytes(std::array::from_fn(|i| hash[from + i]))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::sqlite::bench::Bench;
+
+    const NAME: &str = "sqlite.compare";
+
+    fn with(expect: &str) -> serde_json::Value {
+        json!({ "left": "shop.db", "right": "copy.db", "expect": expect })
+    }
+
+    #[tokio::test]
+    async fn the_same_content_is_the_same_in_another_layout() {
+        let bench = Bench::new();
+        bench.sql("shop.db", "CREATE TABLE free (a, b); INSERT INTO free VALUES (1, 'x'), (1, 'x'), (2, null)");
+        bench.sql("copy.db", "CREATE  TABLE free (a,\n b)");
+        assert!(bench.fails(NAME, with("same")).await.contains("free: 3 rows only in the original"));
+        bench.sql("copy.db", "INSERT INTO free VALUES (2, null), (1, 'x'), (3, 'x'); PRAGMA page_size = 512; VACUUM; PRAGMA journal_mode = wal");
+        assert!(bench.fails(NAME, with("same")).await.contains("free: 1 rows only in the original, 1 only in the copy (3 and 3 in all)"));
+        bench.sql("copy.db", "UPDATE free SET a = 1 WHERE a = 3");
+        let out = bench.run(NAME, with("same")).await.unwrap();
+        assert_eq!((&out["tables"], &out["rows"], &out["identical"]), (&json!(2), &json!(1003), &json!(true)));
+    }
+
+    #[tokio::test]
+    async fn an_original_that_went_on_is_tolerated_where_that_is_said() {
+        let bench = Bench::new();
+        bench.sql("shop.db", "INSERT INTO orders VALUES (5000, 1, 'x'), (5001, 1, 'x')");
+        assert!(bench.fails(NAME, with("same")).await.contains("orders: 2 rows only in the original, 0 only in the copy"));
+        let out = bench.run(NAME, with("subset")).await.unwrap();
+        assert_eq!((&out["newer_rows"], &out["identical"], &out["rows"]), (&json!(2), &json!(false), &json!(1000)));
+    }
+
+    #[tokio::test]
+    async fn what_differs_turns_red() {
+        for (change, why) in [
+            ("UPDATE orders SET total = total + 1 WHERE id = 7", "orders: 1 rows only in the original, 1 only in the copy"),
+            ("UPDATE orders SET total = CAST(total AS BLOB) WHERE id = 7", "1 only in the copy"),
+            ("INSERT INTO orders VALUES (5000, 1, 'x')", "0 rows only in the original, 1 only in the copy"),
+            ("DROP TABLE orders; CREATE TABLE other (x); INSERT INTO other VALUES (1)", "table orders is only in the original"),
+            ("DROP INDEX by_total; CREATE INDEX by_total ON orders (total DESC)", "index by_total is defined in another way"),
+            ("DROP INDEX by_total", "index by_total is only in the original"),
+            ("CREATE TRIGGER t AFTER INSERT ON orders BEGIN SELECT 1; END", "trigger t is only in the copy"),
+            ("PRAGMA user_version = 3", "user_version is 0 in the original and 3 in the copy"),
+        ] {
+            for expect in ["same", "subset"] {
+                let bench = Bench::new();
+                bench.sql("copy.db", change);
+                let says = bench.fails(NAME, with(expect)).await;
+                assert!(says.contains(why), "{change}: {says}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_to_compare_turns_red() {
+        let bench = Bench::new();
+        let says = bench.fails(NAME, json!({ "left": "shop.db", "right": "./shop.db" })).await;
+        assert!(says.contains("one file"), "{says}");
+        for name in ["shop.db", "copy.db"] {
+            bench.sql(name, "DELETE FROM orders");
+        }
+        assert!(bench.fails(NAME, with("same")).await.contains("no row"));
+        for name in ["shop.db", "copy.db"] {
+            bench.sql(name, "DROP TABLE orders");
+        }
+        assert!(bench.fails(NAME, with("same")).await.contains("no table"));
+        bench.damage("copy.db");
+        bench.fails(NAME, with("same")).await;
+    }
+
+    #[test]
+    fn rows_are_counted_as_often_as_they_are_there() {
+        assert_eq!(apart(&[1, 1, 2], &[1, 3]), (2, 1));
+        assert_eq!(apart(&[], &[3]), (0, 1));
+        assert_eq!(normalised(" a\n  b 'x  y' [p  q] \"r  s\" "), "a b 'x  y' [p  q] \"r  s\"");
+    }
 }

@@ -221,7 +221,12 @@ pub(crate) fn tables(connection: &Connection) -> rusqlite::Result<Vec<(String, b
 
 /// The number that a pragma gives.
 pub(crate) fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
-    connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
+    count(connection, &format!("PRAGMA {name}"))
+}
+
+/// The one number, not negative, of an answer.
+pub(crate) fn count(connection: &Connection, sql: &str) -> rusqlite::Result<u64> {
+    connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
 }
 
 /// The sentence of a failed call: what is locked or full may pass, the rest does not.
@@ -282,4 +287,85 @@ fn uri(path: &Path, how: &str) -> String {
         }
     }
     uri + how
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::bench::Bench;
+
+    #[test]
+    fn a_glance_tells_what_a_file_is() {
+        let bench = Bench::new();
+        bench.write("empty.db", b"");
+        bench.write("notes.txt", &[b"plain text ".as_slice(); 500].concat());
+        let glance = |name: &str| bench.world.sqlite_glance(name).unwrap();
+        assert_eq!(glance("none.db"), Glance::Missing);
+        assert_eq!(glance("empty.db"), Glance::Empty);
+        assert_eq!(glance("notes.txt"), Glance::Other("no SQLite database".into()));
+        assert_eq!(glance("."), Glance::Other("a directory".into()));
+        assert!(matches!(glance("shop.db"), Glance::Database(n) if n > 4096));
+    }
+
+    #[test]
+    fn reading_a_wal_database_at_rest_leaves_no_trace() {
+        let bench = Bench::new();
+        bench.sql("shop.db", "PRAGMA journal_mode = wal; INSERT INTO orders VALUES (5000, 1, 'x')");
+        let start = bench.tree();
+        assert!(!start.contains_key("shop.db-wal"));
+        let reader = bench.world.sqlite_read("shop.db").unwrap();
+        assert!(reader.wal_at_rest());
+        assert_eq!(count(&reader, "SELECT count(*) FROM orders").unwrap(), 1001);
+        reader.settle(&bench.world, Ok(())).unwrap();
+        assert!(bench.tree() == start);
+    }
+
+    #[test]
+    fn what_was_read_while_someone_wrote_does_not_count() {
+        let bench = Bench::new();
+        bench.sql("shop.db", "PRAGMA journal_mode = wal");
+        let reader = bench.world.sqlite_read("shop.db").unwrap();
+        let writer = bench.open("shop.db");
+        writer.execute_batch("DELETE FROM orders").unwrap();
+        assert!(matches!(reader.settle(&bench.world, Ok(())), Err(Error::Passing(_))));
+    }
+
+    #[test]
+    fn a_wal_database_in_use_is_read_with_its_log() {
+        let bench = Bench::new();
+        let writer = bench.open("shop.db");
+        writer.execute_batch("PRAGMA journal_mode = wal; INSERT INTO orders VALUES (5000, 1, 'x')").unwrap();
+        let reader = bench.world.sqlite_read("shop.db").unwrap();
+        assert!(!reader.wal_at_rest());
+        assert_eq!(count(&reader, "SELECT count(*) FROM orders").unwrap(), 1001);
+        reader.settle(&bench.world, Ok(())).unwrap();
+    }
+
+    #[test]
+    fn a_reader_cannot_write() {
+        let bench = Bench::new();
+        let reader = bench.world.sqlite_read("shop.db").unwrap();
+        for sql in ["DELETE FROM orders", "PRAGMA query_only = off; DELETE FROM orders", "ATTACH 'file:/tmp/runsheet-never.db' AS other"] {
+            assert!(reader.execute_batch(sql).is_err(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn strange_names_are_only_names() {
+        let bench = Bench::new();
+        for name in ["a?immutable=1#b%41.db", "ä ö.db", "file:x.db"] {
+            bench.write(name, &bench.read("shop.db"));
+            assert_eq!(count(&bench.world.sqlite_read(name).unwrap(), "SELECT count(*) FROM orders").unwrap(), 1000, "{name}");
+        }
+        assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
+    }
+
+    #[test]
+    fn reading_ends_when_told_to() {
+        let bench = Bench::new();
+        let reader = bench.world.sqlite_read("shop.db").unwrap();
+        bench.stop.send(true).unwrap();
+        let e = count(&reader, "SELECT count(*) FROM orders a, orders b, orders c").unwrap_err();
+        assert_eq!(reader.wrong("read")(e), Error::Stopped);
+    }
 }

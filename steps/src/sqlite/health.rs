@@ -18,7 +18,7 @@ pub(crate) const KIND: Kind = Kind::of::<Health>();
 /// for that there is `sqlite.integrity`. The database is opened for reading only.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Health {
+pub(crate) struct Health {
     /// The database file.
     database: PathBuf,
     /// Whether to go through all pages as well (`PRAGMA quick_check`): seconds for a gigabyte.
@@ -31,7 +31,7 @@ pub struct Health {
 
 /// What the database says of itself.
 #[derive(Serialize, JsonSchema)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// The database file, absolute.
     path: String,
     /// Bytes on disk: the file and its write-ahead log.
@@ -130,4 +130,71 @@ fn facts(world: &World, reader: &Reader, database: &std::path::Path, quick_check
         encoding: text("encoding")?,
         sqlite_version: rusqlite::version().to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::{sqlite::bench::Bench, step::Error};
+
+    const NAME: &str = "sqlite.health";
+
+    #[tokio::test]
+    async fn a_healthy_database_tells_its_facts() {
+        let bench = Bench::new();
+        let out = bench.run(NAME, json!({ "database": "shop.db", "quick_check": true })).await.unwrap();
+        assert_eq!((&out["tables"], &out["journal_mode"], &out["encoding"], &out["wal_bytes"]), (&json!(1), &json!("delete"), &json!("UTF-8"), &json!(0)));
+        assert_eq!(out["database_bytes"], json!(bench.read("shop.db").len()));
+    }
+
+    #[tokio::test]
+    async fn wal_mode_is_told_at_rest_and_in_use() {
+        let bench = Bench::new();
+        bench.sql("shop.db", "PRAGMA journal_mode = wal");
+        let with = json!({ "database": "shop.db" });
+        assert_eq!(bench.run(NAME, with.clone()).await.unwrap()["journal_mode"], "wal");
+        let writer = bench.open("shop.db");
+        writer.execute_batch("INSERT INTO orders VALUES (5000, 1, 'x')").unwrap();
+        let out = bench.run(NAME, with).await.unwrap();
+        assert_eq!(out["journal_mode"], "wal");
+        assert!(out["wal_bytes"].as_u64().unwrap() > 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_healthy_database_fails() {
+        let bench = Bench::new();
+        bench.write("empty.db", b"");
+        bench.write("notes.txt", &[b"plain text ".as_slice(); 500].concat());
+        bench.write("cut.db", &bench.read("shop.db")[..8192]);
+        bench.sql("bare.db", "PRAGMA user_version = 1");
+        for (name, why) in [("none.db", "does not exist"), ("empty.db", "empty"), ("notes.txt", "no SQLite database"), ("cut.db", "damaged"), ("bare.db", "no table")] {
+            let says = bench.fails(NAME, json!({ "database": name })).await;
+            assert!(says.contains(why), "{name}: {says}");
+        }
+        bench.run(NAME, json!({ "database": "bare.db", "allow_empty": true })).await.unwrap();
+        bench.damage("shop.db");
+        assert!(bench.fails(NAME, json!({ "database": "shop.db", "quick_check": true })).await.contains("damaged"));
+    }
+
+    #[tokio::test]
+    async fn a_locked_database_is_worth_another_try() {
+        let bench = Bench::new();
+        let writer = bench.open("shop.db");
+        writer.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        assert!(matches!(bench.run(NAME, json!({ "database": "shop.db" })).await, Err(Error::Passing(_))));
+    }
+
+    #[tokio::test]
+    async fn a_hot_journal_is_worth_another_try() {
+        let bench = Bench::new();
+        let writer = bench.open("shop.db");
+        writer.execute_batch("PRAGMA cache_size = 1; BEGIN; UPDATE orders SET placed_at = placed_at || hex(zeroblob(200))").unwrap();
+        bench.write("hot.db", &bench.read("shop.db"));
+        bench.write("hot.db-journal", &bench.read("shop.db-journal"));
+        let start = bench.tree();
+        let said = bench.run(NAME, json!({ "database": "hot.db" })).await;
+        assert!(matches!(&said, Err(Error::Passing(says)) if says.contains("hot journal")), "{said:?}");
+        assert!(bench.tree() == start);
+    }
 }

@@ -8,7 +8,7 @@ use rusqlite::types::Value;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::database::{Glance, Reader, pragma, quoted, tables};
+use super::database::{Glance, Reader, count, pragma, quoted, tables};
 use crate::{
     setting::Length,
     step::{Effect, Error, Kind, Reversal, Step},
@@ -27,7 +27,7 @@ const LISTED: usize = 20;
 /// read in one transaction, for reading only; a database in WAL mode stays writable meanwhile, in the other modes writers wait.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Integrity {
+pub(crate) struct Integrity {
     /// The database file.
     database: PathBuf,
     /// How thoroughly pages and indexes are checked.
@@ -57,7 +57,7 @@ fn one() -> u64 {
 /// How thoroughly pages and indexes are checked.
 #[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Check {
+pub(crate) enum Check {
     /// `PRAGMA integrity_check`: every page, every row, and every index against its table.
     #[default]
     Full,
@@ -68,7 +68,7 @@ pub enum Check {
 /// How fresh the newest row has to be: its time may be at most `within` before or after `against`.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Newest {
+pub(crate) struct Newest {
     /// The table.
     table: String,
     /// The column that holds when a row was written: text in ISO 8601 form, all in one form and zone, or numbers since the epoch. Where text names no zone it is taken for UTC.
@@ -86,7 +86,7 @@ pub struct Newest {
 /// What a number since the epoch counts.
 #[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Unit {
+pub(crate) enum Unit {
     /// Seconds.
     #[default]
     Seconds,
@@ -98,7 +98,7 @@ pub enum Unit {
 
 /// What was proven.
 #[derive(Serialize, JsonSchema)]
-pub struct Sound {
+pub(crate) struct Sound {
     /// Always `ok`: damage is a failure.
     check: String,
     /// Tables.
@@ -230,8 +230,7 @@ impl Wanted {
         }
         for (done, (table, of_people)) in all.iter().enumerate() {
             world.go_on()?;
-            let count = format!("SELECT count(*) FROM main.{}", quoted(table));
-            let rows: u64 = reader.query_row(&count, [], |row| row.get(0)).map_err(reader.wrong("count the rows of"))?;
+            let rows = count(reader, &format!("SELECT count(*) FROM main.{}", quoted(table))).map_err(reader.wrong("count the rows of"))?;
             total += if *of_people { rows } else { 0 };
             let least = self.least_rows.iter().find(|(name, _)| table.eq_ignore_ascii_case(name)).map_or(0, |(_, least)| *least);
             if rows < least {
@@ -253,7 +252,7 @@ impl Wanted {
 
 /// The first lines of an answer, one more than are listed.
 fn lines(reader: &Reader, sql: &str, line: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<String>) -> Result<Vec<String>, Error> {
-    let read = || reader.prepare(sql)?.query_map([], line)?.take(LISTED + 1).collect();
+    let read = || -> rusqlite::Result<Vec<String>> { reader.prepare(sql)?.query_map([], line)?.take(LISTED + 1).collect() };
     read().map_err(reader.wrong("check"))
 }
 
@@ -327,5 +326,97 @@ impl JsonSchema for Moment {
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({ "type": ["string", "number"], "format": "timestamp" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::sqlite::bench::Bench;
+
+    const NAME: &str = "sqlite.integrity";
+
+    #[tokio::test]
+    async fn a_sound_copy_is_proven() {
+        let bench = Bench::new();
+        let newest = json!({ "table": "orders", "column": "placed_at", "within": "1h", "against": "2023-11-14T22:40:00Z" });
+        let out = bench.run(NAME, json!({ "database": "copy.db", "least_rows": { "Orders": 1000 }, "newest": newest })).await.unwrap();
+        assert_eq!((&out["rows"], &out["tables"], &out["check"], &out["newest_at"]), (&json!(1000), &json!(1), &json!("ok"), &json!("2023-11-14T22:30:00Z")));
+        assert_eq!(out["age_s"], json!(600.0));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_as_it_should_be_turns_red() {
+        let bench = Bench::new();
+        bench.write("empty.db", b"");
+        bench.write("notes.txt", &[b"plain text ".as_slice(); 500].concat());
+        bench.write("cut.db", &bench.read("shop.db")[..8192]);
+        bench.write("damaged.db", &bench.read("shop.db"));
+        bench.damage("damaged.db");
+        bench.sql("bare.db", "PRAGMA user_version = 1");
+        bench.sql("norows.db", "CREATE TABLE orders (id INTEGER)");
+        bench.sql("orphan.db", "PRAGMA foreign_keys = off; CREATE TABLE a (id INTEGER PRIMARY KEY); CREATE TABLE b (a REFERENCES a); INSERT INTO b VALUES (7)");
+        for (name, why) in [
+            ("none.db", "does not exist"),
+            ("empty.db", "empty"),
+            ("notes.txt", "no SQLite database"),
+            ("cut.db", "damaged"),
+            ("damaged.db", "damaged"),
+            ("bare.db", "0 tables"),
+            ("norows.db", "no rows at all"),
+            ("orphan.db", "b row 1 refers to a row of a"),
+        ] {
+            for check in ["full", "quick"] {
+                let says = bench.fails(NAME, json!({ "database": name, "check": check })).await;
+                assert!(says.contains(why), "{name}: {says}");
+            }
+        }
+        let says = bench.fails(NAME, json!({ "database": "shop.db", "least_rows": { "orders": 1001, "invoices": 0 }, "least_tables": 2 })).await;
+        assert!(says.contains("orders has 1000 rows") && says.contains("no table invoices") && says.contains("1 tables"), "{says}");
+    }
+
+    #[tokio::test]
+    async fn an_index_that_lost_a_row_is_found_by_the_full_check() {
+        let bench = Bench::new();
+        bench.sql("shop.db", "CREATE TABLE twin (total INTEGER)");
+        bench.sql(
+            "shop.db",
+            "PRAGMA writable_schema = on;
+             UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 'twin') WHERE name = 'none';
+             CREATE INDEX late ON twin (total);
+             INSERT INTO twin VALUES (1);
+             UPDATE sqlite_schema SET sql = 'CREATE INDEX late ON twin (total DESC, 1)' WHERE name = 'late';",
+        );
+        let says = bench.fails(NAME, json!({ "database": "shop.db" })).await;
+        assert!(says.contains("damaged"), "{says}");
+    }
+
+    #[tokio::test]
+    async fn stale_future_and_absent_times_turn_red() {
+        let bench = Bench::new();
+        bench.sql("shop.db", "CREATE TABLE t (none, word, seconds, late); INSERT INTO t VALUES (null, 'soon', 1700000000, 9000000000)");
+        for (table, column, why) in
+            [("orders", "placed_at", "stale"), ("t", "none", "null"), ("t", "word", "no ISO 8601"), ("t", "late", "future"), ("t", "absent", "no such column")]
+        {
+            let newest = json!({ "table": table, "column": column, "within": "1h" });
+            let says = bench.fails(NAME, json!({ "database": "shop.db", "newest": newest })).await;
+            assert!(says.contains(why), "{column}: {says}");
+        }
+        let newest = json!({ "table": "t", "column": "seconds", "within": "1s", "against": 1_700_000_001 });
+        assert_eq!(bench.run(NAME, json!({ "database": "shop.db", "newest": newest })).await.unwrap()["age_s"], json!(1.0));
+    }
+
+    #[test]
+    fn times_are_read_in_every_usual_form() {
+        let at = |value: Value, unit| moment(&value, unit).map(|at| at.as_second());
+        for text in ["2023-11-14T22:13:20Z", "2023-11-14 22:13:20", "2023-11-14T22:13:20", "2023-11-14T23:13:20+01:00", "2023-11-14 22:13:20.000"] {
+            assert_eq!(at(Value::Text(text.into()), Unit::Seconds), Ok(1_700_000_000), "{text}");
+        }
+        assert_eq!(at(Value::Text("2023-11-14".into()), Unit::Seconds), Ok(1_699_920_000));
+        assert_eq!(at(Value::Integer(1_700_000_000_000), Unit::Milliseconds), Ok(1_700_000_000));
+        assert_eq!(at(Value::Real(1_700_000_000.5), Unit::Seconds), Ok(1_700_000_000));
+        assert!(at(Value::Integer(i64::MAX), Unit::Seconds).is_err());
     }
 }

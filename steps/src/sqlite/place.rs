@@ -79,6 +79,11 @@ impl Place {
     pub(crate) fn taken(&self) -> bool {
         self.was.is_some()
     }
+    /// Whether an earlier attempt, or somebody else since the look, has put a file there.
+    pub(crate) fn filled(&self, view: &View) -> Result<bool, Error> {
+        let made_room = self.was.is_none() || view.symlink_metadata(&self.aside)?.is_some();
+        Ok(made_room && view.symlink_metadata(&self.to)?.is_some())
+    }
     /// Half a sentence for a rehearsal.
     pub(crate) fn says(&self) -> String {
         match (&self.was, self.beside.is_empty()) {
@@ -147,7 +152,8 @@ impl Place {
         }
         Ok(())
     }
-    fn drop_partial(&self, world: &World) -> Result<(), Error> {
+    /// Removes what was built and not put in place.
+    pub(crate) fn drop_partial(&self, world: &World) -> Result<(), Error> {
         for suffix in BESIDE.iter().chain(&[""]) {
             let path = beside(&self.partial, suffix);
             if world.symlink_metadata(&path)?.is_some() {

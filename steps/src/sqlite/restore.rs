@@ -28,7 +28,7 @@ pub(crate) const KIND: Kind = Kind::of::<Restore>();
 /// what was restored and puts back what was there.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Restore {
+pub(crate) struct Restore {
     /// The copy: a database file, also one with a `-wal` beside it.
     from: PathBuf,
     /// The database file to make.
@@ -42,14 +42,14 @@ pub struct Restore {
 
 /// The copy and the place that it takes.
 #[derive(Serialize, Deserialize)]
-pub struct Before {
+pub(crate) struct Before {
     from: Glance,
     place: Place,
 }
 
 /// The database that was restored.
 #[derive(Serialize, JsonSchema)]
-pub struct Restored {
+pub(crate) struct Restored {
     /// The database, absolute.
     path: String,
     /// Its bytes.
@@ -105,13 +105,22 @@ impl Step for Restore {
 
 fn restore(world: &World, from: &Path, place: &Place, wanted: Option<&str>) -> Result<Restored, Error> {
     let began = world.clock();
+    let logged = logged(world, from)?;
+    if logged && wanted.is_some() {
+        refuse_other(wanted, &digest(world, from)?.1, from)?;
+    }
     let reader = world.sqlite_read(from)?;
     let mut file = place.begin(world)?;
-    let taken = take(world, &reader, from, &mut file, place, wanted);
+    let taken = if logged { take_pages(world, &reader, place) } else { take_bytes(world, &reader, from, &mut file, place, wanted) };
     let (bytes, sha256) = reader.settle(world, taken)?;
     let tables = check(world, from, place.partial())?;
-    refuse_in_use(world, place)?;
-    place.put(world, &file)?;
+    if place.filled(world)? {
+        refuse_changed(world, place, &sha256)?;
+        place.drop_partial(world)?;
+    } else {
+        refuse_in_use(world, place)?;
+        place.put(world, &file)?;
+    }
     Ok(Restored {
         path: place.to().display().to_string(),
         bytes,
@@ -122,14 +131,18 @@ fn restore(world: &World, from: &Path, place: &Place, wanted: Option<&str>) -> R
     })
 }
 
-/// Makes the new file: byte by byte, or through SQLite where part of the copy still lies in its log.
-fn take(world: &World, reader: &Reader, from: &Path, file: &mut File, place: &Place, wanted: Option<&str>) -> Result<(u64, String), Error> {
-    let logged = |suffix| Ok(world.metadata(beside(from, suffix))?.is_some_and(|m| m.len() > 0));
-    if logged(WAL)? || logged(JOURNAL)? {
-        refuse_other(wanted, &digest(world, from)?.1, from)?;
-        copy_pages(world, reader, place.partial(), &Pace { pages: 1000, pause: std::time::Duration::ZERO, restarts: 0 })?;
-        return digest(world, place.partial());
-    }
+/// Whether part of the copy still lies in its log.
+fn logged(world: &World, from: &Path) -> Result<bool, Error> {
+    let holds = |suffix| Ok(world.metadata(beside(from, suffix))?.is_some_and(|m| m.len() > 0));
+    Ok(holds(WAL)? || holds(JOURNAL)?)
+}
+
+fn take_pages(world: &World, reader: &Reader, place: &Place) -> Result<(u64, String), Error> {
+    copy_pages(world, reader, place.partial(), &Pace { pages: 1000, pause: std::time::Duration::ZERO, restarts: 0 })?;
+    digest(world, place.partial())
+}
+
+fn take_bytes(world: &World, reader: &Reader, from: &Path, file: &mut File, place: &Place, wanted: Option<&str>) -> Result<(u64, String), Error> {
     hold(reader).map_err(reader.wrong("read"))?;
     let (bytes, sha256) = copy_bytes(world, from, file, place.partial())?;
     refuse_other(wanted, &sha256, from)?;
@@ -179,6 +192,18 @@ fn check(world: &World, from: &Path, partial: &Path) -> Result<u64, Error> {
     }
 }
 
+/// Refuses to replace what is no longer what an earlier attempt restored: somebody may have written to it since.
+fn refuse_changed(world: &World, place: &Place, sha256: &str) -> Result<(), Error> {
+    let written = logged(world, place.to())?;
+    if written || digest(world, place.to())?.1 != sha256 {
+        return Err(Error::Final(format!(
+            "{} was put there since this step first looked, and it is not what would be restored: keep it, or move it away and try again",
+            place.to().display()
+        )));
+    }
+    Ok(())
+}
+
 fn refuse_in_use(world: &World, place: &Place) -> Result<(), Error> {
     if !place.taken() || world.symlink_metadata(place.to())?.is_none() {
         return Ok(());
@@ -189,5 +214,149 @@ fn refuse_in_use(world: &World, place: &Place) -> Result<(), Error> {
             place.to().display()
         ))),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::sqlite::{bench::Bench, database::count};
+
+    const NAME: &str = "sqlite.restore";
+
+    #[tokio::test]
+    async fn there_and_back() {
+        let bench = Bench::new();
+        let after = bench.there_and_back(NAME, json!({ "from": "copy.db", "to": "new.db" })).await;
+        assert_eq!(after.keys().collect::<Vec<_>>(), ["copy.db", "new.db", "shop.db"]);
+        assert_eq!(after["new.db"], after["copy.db"]);
+        bench.sql("shop.db", "DELETE FROM orders");
+        bench.write("shop.db-wal", b"stale");
+        bench.write("shop.db-shm", b"stale");
+        let after = bench.there_and_back(NAME, json!({ "from": "copy.db", "to": "shop.db", "overwrite": true })).await;
+        assert_eq!(after["shop.db"], after["copy.db"]);
+        assert_eq!(after.len(), 5, "{:?}", after.keys());
+        assert!(!after.contains_key("shop.db-wal"));
+    }
+
+    #[tokio::test]
+    async fn undo_puts_back_after_half_a_restore_and_after_the_new_one_was_used() {
+        let bench = Bench::new();
+        bench.write("shop.db-wal", b"old log");
+        let start = bench.tree();
+        let step = bench.step(NAME, json!({ "from": "copy.db", "to": "shop.db", "overwrite": true }));
+        let before = step.look(&bench.world).await.unwrap();
+        let place: Place = serde_json::from_value(before["place"].clone()).unwrap();
+        step.undo(&bench.world, &before).await.unwrap();
+        assert!(bench.tree() == start, "an undo without an apply did harm");
+        let aside = place.set_aside().unwrap();
+        bench.world.rename("shop.db-wal", format!("{aside}-wal")).unwrap();
+        step.undo(&bench.world, &before).await.unwrap();
+        assert!(bench.tree() == start, "an undo after the log was set aside did harm");
+        bench.world.rename("shop.db-wal", format!("{aside}-wal")).unwrap();
+        bench.world.rename("shop.db", &aside).unwrap();
+        step.undo(&bench.world, &before).await.unwrap();
+        assert!(bench.tree() == start, "an undo after all was set aside did harm");
+        step.apply(&bench.world, &before).await.unwrap();
+        for suffix in [WAL, "-shm", JOURNAL] {
+            bench.write(&format!("shop.db{suffix}"), b"of the new one");
+        }
+        step.undo(&bench.world, &before).await.unwrap();
+        assert!(bench.tree() == start, "an undo after the new one was used did harm: {:?}", bench.tree().keys());
+    }
+
+    #[tokio::test]
+    async fn what_was_written_since_is_never_replaced() {
+        let bench = Bench::new();
+        for with in [json!({ "from": "copy.db", "to": "shop.db", "overwrite": true }), json!({ "from": "copy.db", "to": "new.db" })] {
+            let step = bench.step(NAME, with.clone());
+            let before = step.look(&bench.world).await.unwrap();
+            step.apply(&bench.world, &before).await.unwrap();
+            let to = with["to"].as_str().unwrap();
+            bench.sql(to, "INSERT INTO orders VALUES (5000, 1, 'x')");
+            let written = bench.read(to);
+            assert!(matches!(step.apply(&bench.world, &before).await, Err(Error::Final(says)) if says.contains("put there since")));
+            assert!(bench.read(to) == written);
+        }
+    }
+
+    /// Another process that uses a database: this very test, started once more with the path of one.
+    #[test]
+    #[allow(clippy::disallowed_methods)]
+    fn another_process_uses_a_database() {
+        let Ok(path) = std::env::var("RUNSHEET_TEST_USES") else { return };
+        let connection = rusqlite::Connection::open(path).unwrap();
+        connection.execute_batch("PRAGMA journal_mode = wal; UPDATE orders SET total = 1 WHERE id = 1").unwrap();
+        println!("ready");
+        std::io::stdin().read_line(&mut String::new()).unwrap();
+    }
+
+    #[tokio::test]
+    #[allow(clippy::disallowed_methods)]
+    async fn a_database_in_use_is_not_replaced() {
+        use std::{
+            io::BufRead,
+            process::{Command, Stdio},
+        };
+        let bench = Bench::new();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--nocapture", "--exact", "sqlite::restore::tests::another_process_uses_a_database"]);
+        command.env("RUNSHEET_TEST_USES", bench.path("shop.db")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut user = command.spawn().unwrap();
+        let lines = std::io::BufReader::new(user.stdout.take().unwrap()).lines();
+        assert!(lines.map_while(Result::ok).any(|line| line.contains("ready")));
+        let with = json!({ "from": "copy.db", "to": "shop.db", "overwrite": true });
+        let used = bench.run(NAME, with.clone()).await;
+        assert!(matches!(&used, Err(Error::Passing(says)) if says.contains(&format!("process {}", user.id()))), "{used:?}");
+        user.stdin.take();
+        user.wait().unwrap();
+        bench.run(NAME, with).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_copy_with_a_log_is_restored_whole() {
+        let bench = Bench::new();
+        let writer = bench.open("shop.db");
+        writer.execute_batch("PRAGMA journal_mode = wal; INSERT INTO orders VALUES (5000, 1, 'x')").unwrap();
+        bench.write("crash.db", &bench.read("shop.db"));
+        bench.write("crash.db-wal", &bench.read("shop.db-wal"));
+        drop(writer);
+        bench.run(NAME, json!({ "from": "crash.db", "to": "new.db" })).await.unwrap();
+        assert_eq!(count(&bench.world.sqlite_read("new.db").unwrap(), "SELECT count(*) FROM orders").unwrap(), 1001);
+    }
+
+    #[tokio::test]
+    async fn a_bad_copy_never_touches_the_target() {
+        let bench = Bench::new();
+        bench.write("empty.db", b"");
+        bench.write("notes.txt", &[b"plain text ".as_slice(); 500].concat());
+        bench.write("cut.db", &bench.read("shop.db")[..8192]);
+        bench.write("damaged.db", &bench.read("shop.db"));
+        bench.damage("damaged.db");
+        bench.sql("bare.db", "PRAGMA user_version = 1");
+        let target = bench.read("shop.db");
+        for (from, why) in [
+            ("none.db", "does not exist"),
+            ("empty.db", "empty"),
+            ("notes.txt", "no SQLite database"),
+            ("cut.db", "damaged"),
+            ("damaged.db", "not fit"),
+            ("bare.db", "no table"),
+            ("shop.db", "itself"),
+        ] {
+            let says = bench.fails(NAME, json!({ "from": from, "to": "shop.db", "overwrite": true })).await;
+            assert!(says.contains(why), "{from}: {says}");
+            assert!(bench.read("shop.db") == target);
+        }
+        let says = bench.fails(NAME, json!({ "from": "copy.db", "to": "shop.db", "overwrite": true, "sha256": "00" })).await;
+        assert!(says.contains("SHA-256"), "{says}");
+        assert!(bench.read("shop.db") == target);
+        assert!(bench.fails(NAME, json!({ "from": "copy.db", "to": "shop.db" })).await.contains("exists already"));
+        bench.write("gone.db-wal", b"stale");
+        assert!(bench.fails(NAME, json!({ "from": "copy.db", "to": "gone.db" })).await.contains("without its database"));
+        let sha256 = digest(&bench.world, &bench.path("copy.db")).unwrap().1.to_uppercase();
+        bench.run(NAME, json!({ "from": "copy.db", "to": "gone.db", "overwrite": true, "sha256": sha256 })).await.unwrap();
     }
 }

@@ -1,0 +1,3 @@
+//! Gates: steps that wait for people.
+
+pub mod approval;
