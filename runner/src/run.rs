@@ -1070,9 +1070,12 @@ impl Run {
         self.closing.clear();
         self.probing.clear();
         self.troubled.clear();
-        for id in (0..self.units.len()).rev() {
+        for id in 0..self.units.len() {
             if self.units[id].state.is_settled() || self.is_always(id) {
                 continue;
+            }
+            if self.units[id].state == State::Pending {
+                self.units[id].error = self.missing_need(id).or_else(|| Some("the run came to its end before".into()));
             }
             let state = match self.units[id].state {
                 State::Pending => State::NotReached,
@@ -1083,6 +1086,14 @@ impl Run {
             (unit.state, unit.ended) = (state, Some(at));
             unit.error.get_or_insert_with(|| "the run came to its end before".into());
         }
+    }
+
+    /// Which of its needs kept a step from being reached.
+    fn missing_need(&self, id: Id) -> Option<String> {
+        let first = self.frames[self.units[id].frame].first;
+        let missing = self.step(id).needs.iter().map(|on| &self.units[first + on]).find(|unit| !unit.state.is_good())?;
+        let became = if missing.state == State::Pending { "was not reached" } else { became(missing.state) };
+        Some(format!("it needs `{}`, which {became}", missing.path))
     }
 
     fn begin_always(&mut self, at: (jiff::Timestamp, f64)) {

@@ -5,41 +5,43 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    setting::Expression,
+    setting::{Expression, OneOrMore},
     step::{Effect, Error, Kind, Reversal, Step},
     world::{View, World},
 };
 
 pub(crate) const KIND: Kind = Kind::of::<Assert>();
 
-/// Fails unless every expression holds. Say `verifies = true` on the step when what it checks is a proof.
+/// Fails unless every expression holds. All of them are evaluated, so that everything that is wrong is said at once. Say
+/// `verifies = true` on the step when what it checks is a proof; by itself an assert is none.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Assert {
-    /// What has to hold.
-    #[schemars(length(min = 1))]
-    that: Vec<Expression>,
-    /// What it means when it does not, and what to do.
+pub(crate) struct Assert {
+    /// The expressions that have to hold.
+    that: OneOrMore<Expression>,
+    /// What it means when one of them does not, and what to do.
     message: Option<String>,
 }
 
-/// Nothing is changed, so nothing has to be known.
+/// Nothing is changed.
 #[derive(Serialize, Deserialize)]
-pub struct Before {}
+pub(crate) struct Before {}
 
 /// What was checked.
 #[derive(Serialize, JsonSchema)]
-pub struct Asserted {
-    /// How many expressions held.
+pub(crate) struct Asserted {
+    /// How many expressions were evaluated; all of them hold.
     checked: usize,
 }
 
 impl Step for Assert {
     const NAME: &'static str = "assert";
-    const EXAMPLES: &'static [&'static str] = &["that = [\"1 + 1 == 2\"]\nmessage = \"arithmetic is broken\"\n"];
+    const EXAMPLES: &'static [&'static str] =
+        &["that = [\"2 > 1\", \"'standby' != 'primary'\"]\nmessage = \"This is the primary: promote the other one.\"\n"];
     const RERUN: bool = true;
     type Before = Before;
     type Output = Asserted;
+
     fn effect(&self) -> Effect {
         Effect::Read
     }
@@ -47,28 +49,47 @@ impl Step for Assert {
         Reversal::Nothing
     }
     async fn look(&self, _: &View) -> Result<Before, Error> {
-        match self.that.is_empty() {
-            true => Err(Error::Final("`that` is empty: an assert that checks nothing proves nothing".into())),
-            false => Ok(Before {}),
-        }
+        Ok(Before {})
     }
     fn say(&self, _: &Before) -> String {
-        format!("check that {}", self.that.iter().map(|e| e.0.as_str()).collect::<Vec<_>>().join(", and that "))
+        let all: Vec<String> = self.that.0.iter().map(|that| format!("`{}`", that.0)).collect();
+        format!("check that {}", all.join(" and "))
     }
     async fn apply(&self, world: &World, _: &Before) -> Result<Asserted, Error> {
-        let mut wrong = Vec::new();
-        for that in &self.that {
-            if !world.holds(&that.0, &Value::Null)? {
-                wrong.push(format!("`{}`", that.0));
-            }
-        }
+        let wrong: Vec<String> = self.that.0.iter().filter_map(|that| complaint(world, that)).collect();
         if wrong.is_empty() {
-            return Ok(Asserted { checked: self.that.len() });
+            return Ok(Asserted { checked: self.that.0.len() });
         }
-        let message = self.message.as_ref().map_or(String::new(), |message| format!("{message}: "));
-        Err(Error::Final(format!("{message}{} {} not so", wrong.join(", "), if wrong.len() == 1 { "is" } else { "are" })))
+        let message = self.message.as_ref().map(|message| format!("{message} ")).unwrap_or_default();
+        Err(Error::Final(format!("{message}({})", wrong.join("; "))))
     }
     async fn undo(&self, _: &World, _: &Before) -> Result<(), Error> {
         Ok(())
+    }
+}
+
+fn complaint(world: &World, that: &Expression) -> Option<String> {
+    match world.holds(&that.0, &Value::Null) {
+        Ok(true) => None,
+        Ok(false) => Some(format!("`{}` does not hold", that.0)),
+        Err(e) => Some(format!("`{}` cannot be evaluated: {}", that.0, e.says())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::stage::{Stage, step};
+
+    #[tokio::test]
+    async fn everything_that_is_wrong_is_said_at_once() {
+        let stage = Stage::new();
+        assert_eq!(stage.apply("assert", json!({ "that": ["true", "not false"] })).await.unwrap(), json!({ "checked": 2 }));
+        let wrong = stage.apply("assert", json!({ "that": ["false", "true", "nothing"], "message": "Call Ada." })).await;
+        let says = "Call Ada. (`false` does not hold; `nothing` cannot be evaluated: `nothing` gives no bool)";
+        assert_eq!(wrong, Err(Error::Final(says.into())));
+        assert!(step("assert", json!({ "that": [] })).err().unwrap().contains("at least one entry"));
     }
 }

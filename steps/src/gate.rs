@@ -1,3 +1,3 @@
 //! Gates: steps that wait for people.
 
-pub mod approval;
+pub(crate) mod approval;

@@ -195,7 +195,7 @@ impl Ask {
     /// Runs one statement to its end.
     fn rows(&self, world: &World, statement: &mut Statement<'_>, used: &mut BTreeSet<String>) -> Result<Vec<Map<String, Value>>, Error> {
         self.params.bind(statement, used)?;
-        let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         if let Some(twice) = columns.iter().enumerate().find_map(|(i, name)| columns[..i].contains(name).then_some(name)) {
             return Err(Error::Final(format!("two columns of the answer are called `{twice}`; give one another name with `as`")));
         }
@@ -212,7 +212,10 @@ impl Ask {
                 fields.insert(name.clone(), value);
             }
             if bytes > LARGEST_ANSWER {
-                return Err(Error::Final(format!("the answer is larger than {} MiB, and it is recorded; ask for less", LARGEST_ANSWER >> 20)));
+                return Err(Error::Final(format!(
+                    "the answer is larger than {} MiB, and it is recorded; ask for less",
+                    LARGEST_ANSWER >> 20
+                )));
             }
             all.push(fields);
             if all.len().is_multiple_of(1000) {
@@ -294,7 +297,11 @@ impl Params {
                 (Self::List(_), Some(name)) => {
                     return Err(Error::Final(format!("the query asks for `{name}` by name, and `params` is a list; write it as a table")));
                 }
-                (Self::Table(_), None) => return Err(Error::Final("the query asks for a value by its place, and `params` is a table; write `:name` in the query".into())),
+                (Self::Table(_), None) => {
+                    return Err(Error::Final(
+                        "the query asks for a value by its place, and `params` is a table; write `:name` in the query".into(),
+                    ));
+                }
             };
             let value = value.ok_or_else(|| Error::Final(format!("the query asks for the value `{key}`, which `params` does not hold")))?;
             statement.raw_bind_parameter(index, &value.0).map_err(|e| Error::Final(format!("the value `{key}` cannot be bound: {e}")))?;
@@ -361,7 +368,9 @@ impl<'de> Deserialize<'de> for Scalar {
                 (None, true, Some(real)) => Ok(Self(Cell::Real(real))),
                 _ => Err(de::Error::custom("this number is larger than SQL can hold")),
             },
-            Value::Array(_) | Value::Object(_) => Err(de::Error::custom("a list or a table is no value of SQL; give text, a number, a bool or null")),
+            Value::Array(_) | Value::Object(_) => {
+                Err(de::Error::custom("a list or a table is no value of SQL; give text, a number, a bool or null"))
+            }
         }
     }
 }
@@ -383,7 +392,10 @@ mod tests {
     #[tokio::test]
     async fn values_come_back_as_what_they_are() {
         let bench = Bench::new();
-        let out = bench.run("sql", ask("SELECT 9007199254740993 AS i, 1.5 AS r, 'x' AS t, x'00ff' AS b, null AS n, 1e999 AS much")).await.unwrap();
+        let out = bench
+            .run("sql", ask("SELECT 9007199254740993 AS i, 1.5 AS r, 'x' AS t, x'00ff' AS b, null AS n, 1e999 AS much"))
+            .await
+            .unwrap();
         assert_eq!(out["row"], json!({ "i": 9007199254740993_i64, "r": 1.5, "t": "x", "b": "00ff", "n": null, "much": "inf" }));
         assert_eq!(out["count"], 1);
         let out = bench.run("sql", ask("SELECT id FROM orders WHERE id < 3 ORDER BY id")).await.unwrap();
@@ -394,7 +406,8 @@ mod tests {
     async fn values_are_bound_and_never_become_sql() {
         let bench = Bench::new();
         let evil = "x'); DROP TABLE orders; --";
-        for (query, params) in [("SELECT ?2 AS v, ?1 AS w", json!([true, evil])), ("SELECT :v AS v, @w AS w", json!({ "v": evil, "w": 1 }))] {
+        for (query, params) in [("SELECT ?2 AS v, ?1 AS w", json!([true, evil])), ("SELECT :v AS v, @w AS w", json!({ "v": evil, "w": 1 }))]
+        {
             let out = bench.run("sql", json!({ "connection": "sqlite:shop.db", "query": query, "params": params })).await.unwrap();
             assert_eq!(out["row"], json!({ "v": evil, "w": 1 }));
         }
@@ -437,7 +450,10 @@ mod tests {
     #[tokio::test]
     async fn a_write_takes_effect_whole_or_not_at_all() {
         let bench = Bench::new();
-        let out = bench.run("sql", change("CREATE TABLE log (x); INSERT INTO log VALUES (1), (2); UPDATE orders SET total = 0 WHERE id <= 3")).await.unwrap();
+        let out = bench
+            .run("sql", change("CREATE TABLE log (x); INSERT INTO log VALUES (1), (2); UPDATE orders SET total = 0 WHERE id <= 3"))
+            .await
+            .unwrap();
         assert_eq!(out["count"], 5);
         let out = bench.run("sql", change("DELETE FROM log WHERE x = 2 RETURNING x")).await.unwrap();
         assert_eq!((&out["count"], &out["row"]), (&json!(1), &json!({ "x": 2 })));

@@ -32,7 +32,6 @@ impl Stage {
             directory: directory.path().to_owned(),
             search: ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin"].map(PathBuf::from).into(),
             environment: vec![("PATH".into(), "/usr/bin:/bin".into()), ("LANG".into(), "C.UTF-8".into())],
-            evaluate: Box::new(evaluate),
         });
         let (stop, stopped) = watch::channel(false);
         let attempt = Attempt {
@@ -40,6 +39,7 @@ impl Stage {
             redactor: Arc::new(Redactor::new(secrets.iter().copied())),
             progress: Box::new(|_, _, _| {}),
             answers,
+            evaluate: Box::new(evaluate),
             stop: stopped,
             grace: Duration::from_millis(300),
             captured: Default::default(),

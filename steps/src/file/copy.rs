@@ -246,7 +246,7 @@ mod tests {
             assert!(e.says().contains(says), "{from} {to}: {}", e.says());
         }
         let socket = std::os::unix::net::UnixListener::bind(stage.path("data/socket")).unwrap();
-        let e = stage.round(&step::<Copy>(json!({ "from": "data", "to": "copy" }))).await.unwrap_err();
+        let e = step::<Copy>(json!({ "from": "data", "to": "copy" })).look(&stage.world).await.err().unwrap();
         assert!(e.says().contains("is a socket"), "{}", e.says());
         drop(socket);
     }

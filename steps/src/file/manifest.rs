@@ -147,7 +147,7 @@ fn is_checksum(text: &str, algorithm: Algorithm) -> bool {
 fn header(line: &[u8]) -> Result<Header, String> {
     let value: serde_json::Value = serde_json::from_slice(line).map_err(|_| "it is not a manifest of Runsheet".to_owned())?;
     match value.get("runsheet_manifest").and_then(serde_json::Value::as_u64) {
-        None => Err("it is not a manifest of Runsheet".to_owned()),
+        None | Some(0) => Err("it is not a manifest of Runsheet".to_owned()),
         Some(version) if version > u64::from(VERSION) => {
             Err(format!("it has version {version}, made by a newer Runsheet; this one reads up to {VERSION}"))
         }

@@ -1,69 +1,99 @@
 //! `gate.approval`: people say yes or no.
 
-use std::collections::BTreeMap;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::Value;
 
 use crate::{
     setting::Length,
-    step::{Effect, Error, Kind, Question, Reversal, Step},
+    step::{Answer, Effect, Error, Kind, Question, Reversal, Step},
     world::{View, World},
 };
 
 pub(crate) const KIND: Kind = Kind::of::<Approval>();
 
-/// Waits until enough people have approved; one no is a refusal, and so is no answer in time. `runsheet decide RUN STEP
-/// approve --reason …` answers it.
+/// Waits until enough people have approved; one no is a refusal, and so is no answer in time. `runsheet decide RUN STEP approve
+/// --reason …` answers it. Put it before what cannot be taken back, and give it in `facts` what the decision needs.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Approval {
-    /// Roles that may answer; anyone when none is named.
+pub(crate) struct Approval {
+    /// The roles whose members may approve; anyone when not said.
     #[serde(default)]
     roles: Vec<String>,
-    /// How many different people have to approve.
+    /// How many different people have to approve; one when not said.
     #[serde(default = "one")]
-    #[schemars(range(min = 1))]
-    count: u32,
-    /// How long an answer is waited for; after that it counts as no.
+    count: NonZeroU32,
+    /// The time after which no answer counts as a no; when not said, it waits without end.
     expires: Option<Length>,
-    /// What is asked.
+    /// What is asked; `May this run go on?` when not said.
     question: Option<String>,
-    /// What a person should know to answer, by name.
+    /// What a person should know to answer, by name: text, numbers, true or false, shown with the question.
     #[serde(default)]
-    facts: BTreeMap<String, Value>,
+    facts: BTreeMap<String, Fact>,
     /// Whether the person who started the run may not approve it.
     #[serde(default)]
     not_requester: bool,
 }
 
-fn one() -> u32 {
-    1
+fn one() -> NonZeroU32 {
+    NonZeroU32::MIN
+}
+
+/// A text, a number or a bool.
+struct Fact(Value);
+
+impl<'de> Deserialize<'de> for Fact {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match Value::deserialize(from)? {
+            fact @ (Value::String(_) | Value::Number(_) | Value::Bool(_)) => Ok(Self(fact)),
+            _ => Err(D::Error::custom("a fact is a text, a number, true or false")),
+        }
+    }
+}
+
+impl JsonSchema for Fact {
+    fn schema_name() -> Cow<'static, str> {
+        "Fact".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "number", "boolean"] })
+    }
 }
 
 /// Nothing is changed.
 #[derive(Serialize, Deserialize)]
-pub struct Before {}
+pub(crate) struct Before {}
 
 /// Who decided.
 #[derive(Serialize, JsonSchema)]
-pub struct Decided {
-    /// Who approved, separated by commas.
+pub(crate) struct Decided {
+    /// Who approved, with `, ` between the names.
     decided_by: String,
-    /// When the last of them did, RFC 3339.
+    /// When the last of them did, as RFC 3339.
     decided_at: String,
-    /// Why, in the words of the last of them.
+    /// Why, in their words; of several people each reason behind its name.
     reason: String,
 }
 
 impl Step for Approval {
     const NAME: &'static str = "gate.approval";
-    const EXAMPLES: &'static [&'static str] =
-        &["roles = [\"ops-lead\"]\nquestion = \"Restore last night's backup over the shop?\"\nfacts = { lost_minutes = 14 }\nexpires = \"1h\"\n"];
+    const EXAMPLES: &'static [&'static str] = &[
+        "roles = [\"ops-lead\"]\nnot_requester = true\nexpires = \"1h\"\n",
+        "question = \"Restore last night's backup over the shop?\"\nfacts = { lost_minutes = 14, taken_by = \"db1\", verified = true }\n",
+    ];
     const RERUN: bool = true;
     type Before = Before;
     type Output = Decided;
+
     fn effect(&self) -> Effect {
         Effect::Read
     }
@@ -71,13 +101,11 @@ impl Step for Approval {
         Reversal::Nothing
     }
     fn question(&self) -> Option<Question> {
-        let fact = |(name, value): (&String, &Value)| format!("\n  {name}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-        let facts: String = self.facts.iter().map(fact).collect();
         Some(Question {
-            text: self.question.as_deref().unwrap_or("May this run go on?").to_owned() + &facts,
+            text: self.text(),
             roles: self.roles.clone(),
-            count: self.count.max(1),
-            expires_s: self.expires.map(|e| e.0.as_secs_f64()),
+            count: self.count.get(),
+            expires_s: self.expires.map(|expires| expires.0.as_secs_f64()),
             not_requester: self.not_requester,
             confirm: None,
             by_hand: false,
@@ -87,20 +115,70 @@ impl Step for Approval {
         Ok(Before {})
     }
     fn say(&self, _: &Before) -> String {
-        let who = if self.roles.is_empty() { "anyone".to_owned() } else { self.roles.join(" or ") };
-        format!("wait for {} of {who} to approve", self.count)
+        let people = if self.count.get() == 1 { "person" } else { "people" };
+        let roles = if self.roles.is_empty() { String::new() } else { format!(" of {}", self.roles.join(" or ")) };
+        let but = if self.not_requester { ", not the one who started the run," } else { "" };
+        format!("wait for {} {people}{roles}{but} to approve: {}", self.count, self.text())
     }
     async fn apply(&self, world: &World, _: &Before) -> Result<Decided, Error> {
         let answers = &world.attempt().answers;
-        let mut who: Vec<&str> = answers.iter().map(|a| a.by.as_str()).collect();
-        who.sort_unstable();
-        who.dedup();
+        let mut people = BTreeSet::new();
+        let names: Vec<&str> = answers.iter().map(|answer| answer.by.as_str()).filter(|name| people.insert(*name)).collect();
         match answers.last() {
-            Some(last) if who.len() >= self.count as usize => Ok(Decided { decided_by: who.join(", "), decided_at: last.at.clone(), reason: last.reason.clone() }),
-            _ => Err(Error::Final(format!("{} of {} have approved", who.len(), self.count))),
+            Some(last) if names.len() >= self.count.get() as usize => {
+                Ok(Decided { decided_by: names.join(", "), decided_at: last.at.clone(), reason: reason(answers) })
+            }
+            _ => Err(Error::Final(format!("only {} of {} different people have approved", names.len(), self.count))),
         }
     }
     async fn undo(&self, _: &World, _: &Before) -> Result<(), Error> {
         Ok(())
+    }
+}
+
+impl Approval {
+    fn text(&self) -> String {
+        let fact = |(name, fact): (&String, &Fact)| format!("\n  {name}: {}", fact.0.as_str().map_or_else(|| fact.0.to_string(), str::to_owned));
+        self.question.as_deref().unwrap_or("May this run go on?").to_owned() + &self.facts.iter().map(fact).collect::<String>()
+    }
+}
+
+fn reason(answers: &[Answer]) -> String {
+    match answers {
+        [one] => one.reason.clone(),
+        several => several.iter().map(|answer| format!("{}: {}", answer.by, answer.reason)).collect::<Vec<_>>().join("; "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::stage::{Stage, step};
+
+    fn yes(by: &str, minute: u32) -> Answer {
+        Answer { by: by.into(), at: format!("2026-01-02T03:{minute:02}:00Z"), reason: format!("reason {minute}") }
+    }
+
+    #[test]
+    fn the_question_holds_the_facts() {
+        let with = json!({ "question": "Promote?", "facts": { "lag_s": 3, "standby": "db2", "off": true }, "expires": "1h", "count": 2 });
+        let question = step("gate.approval", with).unwrap().question().unwrap();
+        assert_eq!(question.text, "Promote?\n  lag_s: 3\n  off: true\n  standby: db2");
+        assert_eq!((question.count, question.expires_s, question.by_hand), (2, Some(3600.0), false));
+        for with in [json!({ "count": 0 }), json!({ "facts": { "x": [1] } })] {
+            assert!(step("gate.approval", with).is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn different_people_are_counted_and_not_their_answers() {
+        let with = || json!({ "count": 2 });
+        let twice = Stage::with(&[], vec![yes("ada", 1), yes("ada", 2)]).apply("gate.approval", with()).await;
+        assert_eq!(twice, Err(Error::Final("only 1 of 2 different people have approved".into())));
+        assert!(Stage::new().apply("gate.approval", json!({})).await.is_err());
+        let out = Stage::with(&[], vec![yes("bob", 1), yes("ada", 2)]).apply("gate.approval", with()).await.unwrap();
+        assert_eq!(out, json!({ "decided_by": "bob, ada", "decided_at": "2026-01-02T03:02:00Z", "reason": "bob: reason 1; ada: reason 2" }));
     }
 }

@@ -198,7 +198,9 @@ mod tests {
             }
         });
         let with = json!({ "database": "shop.db", "to": "new.db", "pages_per_step": 1, "pause": "20ms", "restarts": 3 });
-        let out = bench.run(NAME, with).await.unwrap();
+        let step = bench.step(NAME, with);
+        let before = step.look(&bench.world).await.unwrap();
+        let out = step.apply(&bench.world, &before).await.unwrap();
         end.send(()).unwrap();
         writer.join().unwrap();
         assert!(out["restarts"].as_u64().unwrap() > 3, "{out}");
@@ -209,7 +211,11 @@ mod tests {
     async fn what_cannot_be_copied_leaves_nothing() {
         let bench = Bench::new();
         bench.write("notes.txt", &[b"plain text ".as_slice(); 500].concat());
-        for (from, to, why) in [("shop.db", "copy.db", "exists already"), ("none.db", "new.db", "does not exist"), ("notes.txt", "new.db", "no SQLite database")] {
+        for (from, to, why) in [
+            ("shop.db", "copy.db", "exists already"),
+            ("none.db", "new.db", "does not exist"),
+            ("notes.txt", "new.db", "no SQLite database"),
+        ] {
             let start = bench.tree();
             let says = bench.fails(NAME, json!({ "database": from, "to": to })).await;
             assert!(says.contains(why), "{says}");
@@ -222,7 +228,8 @@ mod tests {
     async fn a_stopped_copy_is_undone() {
         let bench = Bench::new();
         let start = bench.tree();
-        let step = bench.step(NAME, json!({ "database": "shop.db", "to": "copy.db", "overwrite": true, "pages_per_step": 1, "pause": "50ms" }));
+        let step =
+            bench.step(NAME, json!({ "database": "shop.db", "to": "copy.db", "overwrite": true, "pages_per_step": 1, "pause": "50ms" }));
         let before = step.look(&bench.world).await.unwrap();
         let (result, ()) = tokio::join!(step.apply(&bench.world, &before), async {
             tokio::time::sleep(std::time::Duration::from_millis(60)).await;

@@ -191,7 +191,10 @@ fn differences(world: &World, left: &Reader, right: &Reader) -> Result<Found, Er
             let (only_left, only_right) = count_apart(world, left, right, &select, l.rows.max(r.rows))?;
             newer_rows += only_left;
             differences.push(Difference {
-                says: format!("{table}: {only_left} rows only in the original, {only_right} only in the copy ({} and {} in all)", l.rows, r.rows),
+                says: format!(
+                    "{table}: {only_left} rows only in the original, {only_right} only in the copy ({} and {} in all)",
+                    l.rows, r.rows
+                ),
                 newer: only_right == 0,
             });
         }
@@ -204,7 +207,8 @@ type Objects = BTreeMap<(String, String), String>;
 /// The objects of a schema by type and name, and the numbers that applications keep with it.
 fn schema(connection: &Reader) -> rusqlite::Result<Objects> {
     let mut objects = Objects::new();
-    let mut all = connection.prepare("SELECT type, name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_stat%' ESCAPE '\\'")?;
+    let mut all =
+        connection.prepare("SELECT type, name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_stat%' ESCAPE '\\'")?;
     let mut rows = all.query([])?;
     while let Some(row) = rows.next()? {
         objects.insert((row.get(0)?, row.get(1)?), normalised(&row.get::<_, String>(2)?));
@@ -254,7 +258,10 @@ fn normalised(sql: &str) -> String {
 
 /// The columns that are stored, in the order of their names.
 fn columns(connection: &Reader, table: &str) -> rusqlite::Result<Vec<String>> {
-    connection.prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden = 0 ORDER BY name")?.query_map([table], |row| row.get(0))?.collect()
+    connection
+        .prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden = 0 ORDER BY name")?
+        .query_map([table], |row| row.get(0))?
+        .collect()
 }
 
 /// How many rows there are, and the sum of their hashes, which no order of the rows changes.
@@ -366,7 +373,10 @@ mod tests {
         bench.sql("shop.db", "CREATE TABLE free (a, b); INSERT INTO free VALUES (1, 'x'), (1, 'x'), (2, null)");
         bench.sql("copy.db", "CREATE  TABLE free (a,\n b)");
         assert!(bench.fails(NAME, with("same")).await.contains("free: 3 rows only in the original"));
-        bench.sql("copy.db", "INSERT INTO free VALUES (2, null), (1, 'x'), (3, 'x'); PRAGMA page_size = 512; VACUUM; PRAGMA journal_mode = wal");
+        bench.sql(
+            "copy.db",
+            "INSERT INTO free VALUES (2, null), (1, 'x'), (3, 'x'); PRAGMA page_size = 512; VACUUM; PRAGMA journal_mode = wal",
+        );
         assert!(bench.fails(NAME, with("same")).await.contains("free: 1 rows only in the original, 1 only in the copy (3 and 3 in all)"));
         bench.sql("copy.db", "UPDATE free SET a = 1 WHERE a = 3");
         let out = bench.run(NAME, with("same")).await.unwrap();

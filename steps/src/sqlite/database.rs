@@ -81,7 +81,10 @@ impl Reader {
     pub(crate) fn settle<T>(self, view: &View, result: Result<T, Error>) -> Result<T, Error> {
         match &self.still {
             Some(stamp) if !matches!(result, Err(Error::Stopped)) && Stamp::take(view, &self.path)?.as_ref() != Some(stamp) => {
-                Err(Error::Passing(format!("{} was written to while it was read, so what was read does not count; try again", self.path.display())))
+                Err(Error::Passing(format!(
+                    "{} was written to while it was read, so what was read does not count; try again",
+                    self.path.display()
+                )))
             }
             _ => result,
         }
@@ -151,9 +154,14 @@ impl World {
         let path = self.path(path);
         match self.sqlite_glance(&path)? {
             Glance::Missing => return Err(Error::Final(format!("{} does not exist; check the path", path.display()))),
-            Glance::Empty => return Err(Error::Final(format!("{} is an empty file, which holds no database; check how it was made", path.display()))),
+            Glance::Empty => {
+                return Err(Error::Final(format!("{} is an empty file, which holds no database; check how it was made", path.display())));
+            }
             Glance::Other(what) => {
-                return Err(Error::Final(format!("{} is {what}; it may be encrypted, compressed, or another file: check the path", path.display())));
+                return Err(Error::Final(format!(
+                    "{} is {what}; it may be encrypted, compressed, or another file: check the path",
+                    path.display()
+                )));
             }
             Glance::Database(_) => {}
         }
@@ -345,9 +353,11 @@ mod tests {
     fn a_reader_cannot_write() {
         let bench = Bench::new();
         let reader = bench.world.sqlite_read("shop.db").unwrap();
-        for sql in ["DELETE FROM orders", "PRAGMA query_only = off; DELETE FROM orders", "ATTACH 'file:/tmp/runsheet-never.db' AS other"] {
+        let attach = format!("ATTACH '{}' AS other", bench.path("other.db").display());
+        for sql in ["DELETE FROM orders", "PRAGMA query_only = off; DELETE FROM orders", &attach] {
             assert!(reader.execute_batch(sql).is_err(), "{sql}");
         }
+        assert_eq!(bench.tree().len(), 2);
     }
 
     #[test]

@@ -144,7 +144,10 @@ mod tests {
     async fn a_healthy_database_tells_its_facts() {
         let bench = Bench::new();
         let out = bench.run(NAME, json!({ "database": "shop.db", "quick_check": true })).await.unwrap();
-        assert_eq!((&out["tables"], &out["journal_mode"], &out["encoding"], &out["wal_bytes"]), (&json!(1), &json!("delete"), &json!("UTF-8"), &json!(0)));
+        assert_eq!(
+            (&out["tables"], &out["journal_mode"], &out["encoding"], &out["wal_bytes"]),
+            (&json!(1), &json!("delete"), &json!("UTF-8"), &json!(0))
+        );
         assert_eq!(out["database_bytes"], json!(bench.read("shop.db").len()));
     }
 
@@ -168,7 +171,13 @@ mod tests {
         bench.write("notes.txt", &[b"plain text ".as_slice(); 500].concat());
         bench.write("cut.db", &bench.read("shop.db")[..8192]);
         bench.sql("bare.db", "PRAGMA user_version = 1");
-        for (name, why) in [("none.db", "does not exist"), ("empty.db", "empty"), ("notes.txt", "no SQLite database"), ("cut.db", "damaged"), ("bare.db", "no table")] {
+        for (name, why) in [
+            ("none.db", "does not exist"),
+            ("empty.db", "empty"),
+            ("notes.txt", "no SQLite database"),
+            ("cut.db", "damaged"),
+            ("bare.db", "no table"),
+        ] {
             let says = bench.fails(NAME, json!({ "database": name })).await;
             assert!(says.contains(why), "{name}: {says}");
         }

@@ -241,7 +241,11 @@ impl Wanted {
         if total == 0 {
             short.push("it has no rows at all, so nothing was verified".into());
         }
-        if short.is_empty() { Ok(total) } else { Err(self.failed("holds less than it should", &short, "check the path, or restore another backup")) }
+        if short.is_empty() {
+            Ok(total)
+        } else {
+            Err(self.failed("holds less than it should", &short, "check the path, or restore another backup"))
+        }
     }
     fn failed(&self, how: &str, problems: &[String], advice: &str) -> Error {
         let more = if problems.len() > LISTED { "; and more" } else { "" };
@@ -267,10 +271,15 @@ impl Newest {
         let age = against.duration_since(at).as_secs_f64();
         let (within, at_text) = (self.within.0.as_secs_f64(), format!("the newest value of {place} is {at}"));
         if age > within {
-            return Err(Error::Final(format!("{at_text}, {age:.0} s before {against}; it may be {within:.0} s old: the data is stale, so look for a newer backup")));
+            return Err(Error::Final(format!(
+                "{at_text}, {age:.0} s before {against}; it may be {within:.0} s old: the data is stale, so look for a newer backup"
+            )));
         }
         if -age > within {
-            return Err(Error::Final(format!("{at_text}, {:.0} s after {against}: a time in the future proves nothing; check the column, its unit and the clocks", -age)));
+            return Err(Error::Final(format!(
+                "{at_text}, {:.0} s after {against}: a time in the future proves nothing; check the column, its unit and the clocks",
+                -age
+            )));
         }
         Ok((at, age))
     }
@@ -283,7 +292,8 @@ fn moment(value: &Value, unit: Unit) -> Result<Timestamp, String> {
         Unit::Milliseconds => 1_000,
         Unit::Microseconds => 1_000_000,
     };
-    let nanoseconds = |number: i128| Timestamp::from_nanosecond(number).map_err(|_| "is no time in the unit that was given; check `unit`".to_owned());
+    let nanoseconds =
+        |number: i128| Timestamp::from_nanosecond(number).map_err(|_| "is no time in the unit that was given; check `unit`".to_owned());
     match value {
         Value::Null => Err("is null, or there is no row: it proves nothing".into()),
         Value::Integer(number) => nanoseconds(i128::from(*number) * i128::from(1_000_000_000 / per_second)),
@@ -343,7 +353,10 @@ mod tests {
         let bench = Bench::new();
         let newest = json!({ "table": "orders", "column": "placed_at", "within": "1h", "against": "2023-11-14T22:40:00Z" });
         let out = bench.run(NAME, json!({ "database": "copy.db", "least_rows": { "Orders": 1000 }, "newest": newest })).await.unwrap();
-        assert_eq!((&out["rows"], &out["tables"], &out["check"], &out["newest_at"]), (&json!(1000), &json!(1), &json!("ok"), &json!("2023-11-14T22:30:00Z")));
+        assert_eq!(
+            (&out["rows"], &out["tables"], &out["check"], &out["newest_at"]),
+            (&json!(1000), &json!(1), &json!("ok"), &json!("2023-11-14T22:30:00Z"))
+        );
         assert_eq!(out["age_s"], json!(600.0));
     }
 
@@ -357,7 +370,10 @@ mod tests {
         bench.damage("damaged.db");
         bench.sql("bare.db", "PRAGMA user_version = 1");
         bench.sql("norows.db", "CREATE TABLE orders (id INTEGER)");
-        bench.sql("orphan.db", "PRAGMA foreign_keys = off; CREATE TABLE a (id INTEGER PRIMARY KEY); CREATE TABLE b (a REFERENCES a); INSERT INTO b VALUES (7)");
+        bench.sql(
+            "orphan.db",
+            "PRAGMA foreign_keys = off; CREATE TABLE a (id INTEGER PRIMARY KEY); CREATE TABLE b (a REFERENCES a); INSERT INTO b VALUES (7)",
+        );
         for (name, why) in [
             ("none.db", "does not exist"),
             ("empty.db", "empty"),
@@ -373,7 +389,8 @@ mod tests {
                 assert!(says.contains(why), "{name}: {says}");
             }
         }
-        let says = bench.fails(NAME, json!({ "database": "shop.db", "least_rows": { "orders": 1001, "invoices": 0 }, "least_tables": 2 })).await;
+        let says =
+            bench.fails(NAME, json!({ "database": "shop.db", "least_rows": { "orders": 1001, "invoices": 0 }, "least_tables": 2 })).await;
         assert!(says.contains("orders has 1000 rows") && says.contains("no table invoices") && says.contains("1 tables"), "{says}");
     }
 
@@ -397,9 +414,13 @@ mod tests {
     async fn stale_future_and_absent_times_turn_red() {
         let bench = Bench::new();
         bench.sql("shop.db", "CREATE TABLE t (none, word, seconds, late); INSERT INTO t VALUES (null, 'soon', 1700000000, 9000000000)");
-        for (table, column, why) in
-            [("orders", "placed_at", "stale"), ("t", "none", "null"), ("t", "word", "no ISO 8601"), ("t", "late", "future"), ("t", "absent", "no such column")]
-        {
+        for (table, column, why) in [
+            ("orders", "placed_at", "stale"),
+            ("t", "none", "null"),
+            ("t", "word", "no ISO 8601"),
+            ("t", "late", "future"),
+            ("t", "absent", "no such column"),
+        ] {
             let newest = json!({ "table": table, "column": column, "within": "1h" });
             let says = bench.fails(NAME, json!({ "database": "shop.db", "newest": newest })).await;
             assert!(says.contains(why), "{column}: {says}");
@@ -411,7 +432,9 @@ mod tests {
     #[test]
     fn times_are_read_in_every_usual_form() {
         let at = |value: Value, unit| moment(&value, unit).map(|at| at.as_second());
-        for text in ["2023-11-14T22:13:20Z", "2023-11-14 22:13:20", "2023-11-14T22:13:20", "2023-11-14T23:13:20+01:00", "2023-11-14 22:13:20.000"] {
+        for text in
+            ["2023-11-14T22:13:20Z", "2023-11-14 22:13:20", "2023-11-14T22:13:20", "2023-11-14T23:13:20+01:00", "2023-11-14 22:13:20.000"]
+        {
             assert_eq!(at(Value::Text(text.into()), Unit::Seconds), Ok(1_700_000_000), "{text}");
         }
         assert_eq!(at(Value::Text("2023-11-14".into()), Unit::Seconds), Ok(1_699_920_000));

@@ -78,5 +78,9 @@ pub(crate) fn hold(source: &Reader) -> rusqlite::Result<()> {
 }
 
 fn busy(to: &Path) -> String {
-    format!("cannot copy into {}: the database has been locked by another program for {} s; try again, or find it with `fuser`", to.display(), PATIENCE.as_secs())
+    format!(
+        "cannot copy into {}: the database has been locked by another program for {} s; try again, or find it with `fuser`",
+        to.display(),
+        PATIENCE.as_secs()
+    )
 }

@@ -44,7 +44,10 @@ impl Place {
         let to = view.path(to);
         let was = view.symlink_metadata(&to)?;
         if was.as_ref().is_some_and(|m| !m.is_file()) {
-            return Err(Error::Final(format!("{} is a link, a directory or a device; give the path of a regular file as `to`", to.display())));
+            return Err(Error::Final(format!(
+                "{} is a link, a directory or a device; give the path of a regular file as `to`",
+                to.display()
+            )));
         }
         let mut lies = Vec::new();
         for suffix in BESIDE {
@@ -167,7 +170,9 @@ impl Place {
 fn refuse_taken(to: &Path, taken: bool, lies: &[String]) -> Result<(), Error> {
     if taken {
         let to = to.display();
-        return Err(Error::Final(format!("{to} exists already; give another `to`, or `overwrite = true`, which keeps what is there under another name")));
+        return Err(Error::Final(format!(
+            "{to} exists already; give another `to`, or `overwrite = true`, which keeps what is there under another name"
+        )));
     }
     if let Some(suffix) = lies.first() {
         let stale = beside(to, suffix);

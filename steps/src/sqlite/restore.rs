@@ -142,7 +142,14 @@ fn take_pages(world: &World, reader: &Reader, place: &Place) -> Result<(u64, Str
     digest(world, place.partial())
 }
 
-fn take_bytes(world: &World, reader: &Reader, from: &Path, file: &mut File, place: &Place, wanted: Option<&str>) -> Result<(u64, String), Error> {
+fn take_bytes(
+    world: &World,
+    reader: &Reader,
+    from: &Path,
+    file: &mut File,
+    place: &Place,
+    wanted: Option<&str>,
+) -> Result<(u64, String), Error> {
     hold(reader).map_err(reader.wrong("read"))?;
     let (bytes, sha256) = copy_bytes(world, from, file, place.partial())?;
     refuse_other(wanted, &sha256, from)?;
@@ -179,10 +186,13 @@ fn refuse_other(wanted: Option<&str>, sha256: &str, from: &Path) -> Result<(), E
 
 /// Checks the pages of what is about to be put in place, and counts its tables.
 fn check(world: &World, from: &Path, partial: &Path) -> Result<u64, Error> {
-    let bad = |why: &str| Error::Final(format!("{} is not fit to be restored: {why}; nothing was touched, so take another copy", from.display()));
+    let bad =
+        |why: &str| Error::Final(format!("{} is not fit to be restored: {why}; nothing was touched, so take another copy", from.display()));
     let reader = world.sqlite_read(partial)?;
     let said = reader.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
-    let said = said.map_err(|e| if e.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) { Error::Stopped } else { bad(&e.to_string()) })?;
+    let said = said.map_err(|e| {
+        if e.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted) { Error::Stopped } else { bad(&e.to_string()) }
+    })?;
     if said != "ok" {
         return Err(bad(&said));
     }
