@@ -273,6 +273,35 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The step that it is about.
+    pub fn step(&self) -> Option<&str> {
+        match self {
+            Self::Skipped { step, .. }
+            | Self::Expanded { step, .. }
+            | Self::Opened { step, .. }
+            | Self::Closed { step, .. }
+            | Self::Broke { step, .. }
+            | Self::Began { step, .. }
+            | Self::Ended { step, .. }
+            | Self::Asked { step, .. }
+            | Self::Expired { step }
+            | Self::Decided { step, .. }
+            | Self::Probed { step, .. }
+            | Self::UndoBegan { step }
+            | Self::UndoEnded { step, .. }
+            | Self::UndoLeft { step, .. } => Some(step),
+            Self::RunBegan { .. }
+            | Self::RunResumed { .. }
+            | Self::Requested { .. }
+            | Self::Paused { .. }
+            | Self::RollbackBegan { .. }
+            | Self::AlwaysBegan
+            | Self::RunEnded { .. } => None,
+        }
+    }
+}
+
 /// How a run ended; each part told apart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {

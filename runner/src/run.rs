@@ -621,6 +621,9 @@ impl Run {
         }
         self.last = Some((record.seq, record.at, record.up));
         let at = (record.at, record.up);
+        if let Some(step) = record.event.step() {
+            self.taken_up(step)?;
+        }
         match &record.event {
             Event::RunBegan { params, .. } => self.begin(record, params),
             Event::RunResumed { boot, .. } => {
@@ -685,6 +688,17 @@ impl Run {
             }
             (true, Some(_)) | (false, None) => {}
         }
+    }
+
+    /// What is recorded of a step answers whatever it was waiting for, also when the record is read again.
+    fn taken_up(&mut self, step: &str) -> Result<(), String> {
+        let id = self.known(step)?;
+        self.ready.remove(&id);
+        self.closing.remove(&id);
+        self.probing.remove(&id);
+        self.undo_ready.remove(&id);
+        self.delayed.retain(|(_, delayed)| *delayed != id);
+        Ok(())
     }
 
     fn known(&self, step: &str) -> Result<Id, String> {
@@ -825,8 +839,6 @@ impl Run {
         if self.units[id].state.is_settled() {
             return Err(format!("`{step}` has settled and cannot begin again"));
         }
-        self.ready.remove(&id);
-        self.delayed.retain(|(_, delayed)| *delayed != id);
         self.engage(id);
         let unit = &mut self.units[id];
         (unit.state, unit.attempted, unit.attempts) = (State::Running, true, attempt);

@@ -30,7 +30,6 @@ pub const KINDS: &[Kind] = &[
     assert::KIND,
     manual::KIND,
     gate::approval::KIND,
-
     file::write::KIND,
     file::copy::KIND,
     file::r#move::KIND,

@@ -162,9 +162,11 @@ impl World {
     fn not_started(&self, path: &Path, directory: &Path, e: &std::io::Error) -> Error {
         use std::io::ErrorKind as K;
         match e.kind() {
-            K::NotFound | K::NotADirectory if !directory.is_dir() => {
-                Error::Final(format!("cannot start {} in {}: there is no such directory; check `directory`", path.display(), directory.display()))
-            }
+            K::NotFound | K::NotADirectory if !directory.is_dir() => Error::Final(format!(
+                "cannot start {} in {}: there is no such directory; check `directory`",
+                path.display(),
+                directory.display()
+            )),
             K::NotFound => Error::Final(format!("cannot start {}: the interpreter named in its first line is not there", path.display())),
             K::ExecutableFileBusy => Error::Passing(format!("cannot start {}: it is being written", path.display())),
             // ENOEXEC has no kind of its own.
@@ -569,7 +571,7 @@ mod tests {
         };
         let before = highest();
         let exit = stage.world.run(sh("head -c 150000000 /dev/zero; head -c 150000000 /dev/zero | tr '\\0' x; printf end")).await.unwrap();
-        assert!(highest() - before < 64 << 10, "{} KiB more", highest() - before);
+        assert!(highest() - before < 128 << 10, "{} KiB more", highest() - before);
         assert!(exit.stdout.starts_with("\0\0") && exit.stdout.ends_with("xxend") && exit.stdout.contains("bytes left out"));
         assert_eq!(exit.left_out, 300_000_003 - 2 * KEPT as u64);
         let mut hash = Sha256::new();
@@ -595,7 +597,8 @@ mod tests {
     #[tokio::test]
     async fn a_secret_split_over_writes_is_taken_out() {
         let stage = Stage::with(&["hunter2hunter"], vec![]);
-        let exit = stage.world.run(sh("printf hunter; sleep 0.1; printf '2hun'; sleep 0.1; printf 'ter.'; echo hunter2hunter >&2")).await.unwrap();
+        let exit =
+            stage.world.run(sh("printf hunter; sleep 0.1; printf '2hun'; sleep 0.1; printf 'ter.'; echo hunter2hunter >&2")).await.unwrap();
         assert_eq!((exit.stdout.as_str(), exit.stderr.as_str()), ("‹secret›.", "‹secret›\n"));
         assert_eq!(stage.file("record.out").unwrap(), "‹secret›.".as_bytes());
         stage.world.remark("the last was hunter2hunter").unwrap();
@@ -639,7 +642,7 @@ mod tests {
         let script = "trap 'echo bye; exit 0' TERM; echo $$ > id; while :; do sleep 0.05; done";
         let (error, took) = stopped_after(&stage, sh(script), "id").await;
         assert_eq!(error, Some(Error::Stopped));
-        assert!(took < Duration::from_millis(290), "{took:?}");
+        assert!(took < Duration::from_millis(950), "{took:?}");
         assert_eq!(stage.file("record.out").unwrap(), b"bye\n");
         assert_eq!(stage.world.run(program(&["true"])).await.err(), Some(Error::Stopped));
     }
@@ -650,7 +653,7 @@ mod tests {
         let script = "trap '' TERM; sh -c 'echo $$ > inner; while :; do sleep 0.05; done' & echo $$ > id; while :; do sleep 0.05; done";
         let (error, took) = stopped_after(&stage, sh(script), "inner").await;
         assert_eq!(error, Some(Error::Stopped));
-        assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(2), "{took:?}");
+        assert!(took >= Duration::from_millis(990) && took < Duration::from_secs(5), "{took:?}");
         assert!(!lives(&stage, "id") && !lives(&stage, "inner"));
     }
 
@@ -668,7 +671,7 @@ mod tests {
         let stage = Stage::new();
         let (error, took) = stopped_after(&stage, sh("echo $$ > id; kill -STOP $$; sleep 60"), "id").await;
         assert_eq!(error, Some(Error::Stopped));
-        assert!(took < Duration::from_millis(290) && !lives(&stage, "id"), "{took:?}");
+        assert!(took < Duration::from_millis(950) && !lives(&stage, "id"), "{took:?}");
     }
 
     #[tokio::test]

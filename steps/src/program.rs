@@ -95,7 +95,9 @@ pub(crate) fn check(env: &BTreeMap<String, Secret>, parse: Parse, stdout_to: Opt
         return Err(format!("`{name}` is not a name that an environment variable can have"));
     }
     match (parse, stdout_to) {
-        (Parse::Lines | Parse::Json, Some(_)) => Err("`parse` reads the output and `stdout_to` sends it to a file; leave one of them out".into()),
+        (Parse::Lines | Parse::Json, Some(_)) => {
+            Err("`parse` reads the output and `stdout_to` sends it to a file; leave one of them out".into())
+        }
         _ => Ok(()),
     }
 }
@@ -109,7 +111,9 @@ pub(crate) fn tool(argv: &[String]) -> Vec<Tool> {
 pub(crate) fn outputs(name: &str, exit: Exit, parse: Parse) -> Result<Ran, Error> {
     if parse != Parse::Text && exit.left_out > 0 {
         let bytes = exit.left_out + exit.stdout.len() as u64;
-        return Err(Error::Final(format!("{name} put out about {bytes} bytes, more than `parse` can take; send it to a file by `stdout_to`")));
+        return Err(Error::Final(format!(
+            "{name} put out about {bytes} bytes, more than `parse` can take; send it to a file by `stdout_to`"
+        )));
     }
     let lines = (parse == Parse::Lines).then(|| exit.stdout.lines().map(str::to_owned).collect());
     let json = if parse == Parse::Json { Some(json(name, &exit.stdout)?) } else { None };
@@ -187,7 +191,8 @@ fn capped(mut text: String) -> String {
     if text.len() <= OUTPUT {
         return text;
     }
-    let (head, tail) = (text.floor_char_boundary(OUTPUT / 2), text.ceil_char_boundary(text.len() - OUTPUT / 2));
+    let head = (0..=OUTPUT / 2).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let tail = (text.len() - OUTPUT / 2..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
     format!("{}\n… {} bytes left out …\n{}", &text[..head], tail - head, &text[tail..])
 }
 
@@ -241,7 +246,10 @@ mod tests {
         let says = |exit: Exit, success: &[u8]| judge("`x`", exit, success).err().unwrap().says().to_owned();
         assert_eq!(says(exit(Some(1), "out", "bad\u{1b}[31m thing\n\n"), &[0]), "`x` ended with exit status 1: bad[31m thing");
         let many: String = (1..9).map(|n| format!("{n}\n")).collect();
-        assert_eq!(says(exit(Some(2), "", &many), &[0]), "`x` ended with exit status 2; its error output ends with:\n  4\n  5\n  6\n  7\n  8");
+        assert_eq!(
+            says(exit(Some(2), "", &many), &[0]),
+            "`x` ended with exit status 2; its error output ends with:\n  4\n  5\n  6\n  7\n  8"
+        );
         assert_eq!(says(exit(Some(0), "", ""), &[1, 3]), "`x` ended with exit status 0, where success is 1 or 3; it wrote nothing");
         assert!(says(exit(None, "", ""), &[0]).starts_with("`x` ended with signal 9 (KILL); somebody killed it"));
         assert!(says(exit(Some(1), "", &"y".repeat(999)), &[0]).chars().count() < LINE + 50);

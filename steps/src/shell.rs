@@ -38,7 +38,7 @@ pub(crate) struct Shell {
     /// How the output is read: `text` when not said, `lines`, or `json`, where anything else than JSON is a failure.
     #[serde(default)]
     parse: Parse,
-    /// The exit codes that mean success; `[0]` when not said.
+    /// The exit codes that mean success.
     #[serde(default = "zero")]
     success: OneOrMore<u8>,
     /// A file that takes the whole output as it is, secrets included; `stdout` is empty then. It takes its place, synced, only after success; until then what was there stays. Its size and SHA-256 enter the record.

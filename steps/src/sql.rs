@@ -36,7 +36,8 @@ const OUT_OF_REACH: [&str; 4] = ["temp_store_directory", "data_store_directory",
 /// transaction. A database that is locked is worth another try. A write cannot be undone by itself: give the step a `rollback`.
 /// Values never become part of the SQL: they are bound by `params`.
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
+#[schemars(rename = "Sql")]
 pub(crate) struct Sql {
     /// The database: `sqlite:PATH`, where a relative path starts from the playbook's directory.
     connection: Secret,
@@ -51,13 +52,31 @@ pub(crate) struct Sql {
     /// Whether the database may be changed.
     #[serde(default)]
     write: bool,
+    /// With `write`: whether all statements are one transaction. `false` is for the few that cannot stand in one, such as `VACUUM` and
+    /// `PRAGMA journal_mode = wal`. There may be only one statement then, and what it did stays, even if its answer is not as wanted.
+    #[serde(default = "yes")]
+    transaction: bool,
     /// The most rows that may come back; more are a failure, since half an answer is none.
     #[serde(default = "max_rows")]
     max_rows: u64,
 }
 
+fn yes() -> bool {
+    true
+}
+
 fn max_rows() -> u64 {
     10_000
+}
+
+impl<'de> Deserialize<'de> for Sql {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let this = Self::deserialize(from)?;
+        if !this.transaction && !this.write {
+            return Err(de::Error::custom("`transaction` is for a step with `write = true`; a query that only reads needs none"));
+        }
+        Ok(this)
+    }
 }
 
 /// The answer.
@@ -103,8 +122,8 @@ impl Step for Sql {
             one: self.one,
             max_rows: self.max_rows,
         };
-        let write = self.write;
-        world.blocking(move |world| if write { ask.write(world) } else { ask.read(world) }).await
+        let (write, transaction) = (self.write, self.transaction);
+        world.blocking(move |world| if write { ask.write(world, transaction) } else { ask.read(world) }).await
     }
     async fn undo(&self, _: &World, _: &Glance) -> Result<(), Error> {
         Ok(())
@@ -165,10 +184,14 @@ impl Ask {
         self.params.refuse_unused(&used)?;
         self.check_one(rows)
     }
-    fn write(&self, world: &World) -> Result<Answer, Error> {
+    fn write(&self, world: &World, transaction: bool) -> Result<Answer, Error> {
         let mut connection = world.sqlite_write(&self.database)?;
         let wrong = |e: rusqlite::Error| sqlite_error("write to", &self.database, &e);
-        connection.execute_batch("BEGIN IMMEDIATE").map_err(wrong)?;
+        if transaction {
+            connection.execute_batch("BEGIN IMMEDIATE").map_err(wrong)?;
+        } else {
+            self.refuse_several(&connection)?;
+        }
         let guard = |context: AuthContext<'_>| if stays(&context.action) { Authorization::Allow } else { Authorization::Deny };
         connection.authorizer(Some(guard)).map_err(wrong)?;
         let (mut used, mut rows, mut any) = (BTreeSet::new(), Vec::new(), false);
@@ -189,8 +212,18 @@ impl Ask {
         let rows = self.check_one(rows)?;
         let count = connection.total_changes() - changes;
         connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>).map_err(wrong)?;
-        connection.execute_batch("COMMIT").map_err(wrong)?;
+        if transaction {
+            connection.execute_batch("COMMIT").map_err(wrong)?;
+        }
         Ok(answer(rows, count))
+    }
+    fn refuse_several(&self, connection: &Connection) -> Result<(), Error> {
+        let mut batch = Batch::new(connection, &self.query);
+        batch.next().map_err(|e| self.refused(&e))?;
+        match batch.next() {
+            Ok(None) => Ok(()),
+            _ => Err(Error::Final("`query` holds several statements; without a transaction it may hold one only".into())),
+        }
     }
     /// Runs one statement to its end.
     fn rows(&self, world: &World, statement: &mut Statement<'_>, used: &mut BTreeSet<String>) -> Result<Vec<Map<String, Value>>, Error> {
@@ -471,6 +504,22 @@ mod tests {
         with["one"] = true.into();
         assert!(bench.fails("sql", with).await.contains("exactly one"));
         assert!(bench.tree() == start);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_stand_in_a_transaction_stands_alone() {
+        let bench = Bench::new();
+        let alone = |query: &str| json!({ "connection": "sqlite:shop.db", "query": query, "write": true, "transaction": false });
+        assert!(bench.fails("sql", change("PRAGMA journal_mode = wal")).await.contains("transaction"));
+        assert_eq!(bench.run("sql", alone("PRAGMA journal_mode = wal")).await.unwrap()["row"], json!({ "journal_mode": "wal" }));
+        bench.run("sql", alone("VACUUM")).await.unwrap();
+        let start = bench.tree();
+        for query in ["BEGIN", "DELETE FROM orders; DELETE FROM orders", "DELETE FROM orders; nonsense", ""] {
+            bench.fails("sql", alone(query)).await;
+            assert!(bench.tree() == start, "{query}");
+        }
+        let reads = json!({ "connection": "sqlite:shop.db", "query": "VACUUM", "transaction": false });
+        assert!(crate::stage::step("sql", reads).err().unwrap().contains("write = true"));
     }
 
     #[tokio::test]

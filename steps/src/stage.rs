@@ -41,7 +41,7 @@ impl Stage {
             answers,
             evaluate: Box::new(evaluate),
             stop: stopped,
-            grace: Duration::from_millis(300),
+            grace: Duration::from_secs(1),
             captured: Default::default(),
         };
         Self { directory, world: World::new(view, Arc::new(attempt)), stop }

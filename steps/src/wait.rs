@@ -284,7 +284,8 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(80)).await;
             stage.stop.send(true).unwrap();
         };
-        let (out, ()) = tokio::join!(stage.apply("wait", json!({ "command": ["sh", "-c", "echo in recovery >&2; exit 2"], "every": "20ms" })), stop);
+        let (out, ()) =
+            tokio::join!(stage.apply("wait", json!({ "command": ["sh", "-c", "echo in recovery >&2; exit 2"], "every": "20ms" })), stop);
         assert_eq!(out, Err(Error::Stopped));
         let word = String::from_utf8(stage.file("record.err").unwrap()).unwrap();
         assert_eq!(word, "the last look at `sh -c 'echo in recovery >&2; exit 2'`: it ended with exit status 2: in recovery\n");
@@ -298,7 +299,10 @@ mod tests {
         assert!(step("wait", json!({ "path": "x", "every": 0 })).err().unwrap().contains("more than zero"));
         let stage = Stage::new();
         for port in ["db1", "db1:", ":5432", "db1:0", "db1:70000", "db1:http"] {
-            assert!(matches!(stage.apply("wait", json!({ "port": port })).await, Err(Error::Final(says)) if says.contains("host:port")), "{port}");
+            assert!(
+                matches!(stage.apply("wait", json!({ "port": port })).await, Err(Error::Final(says)) if says.contains("host:port")),
+                "{port}"
+            );
         }
     }
 }

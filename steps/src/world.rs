@@ -330,6 +330,7 @@ pub fn io_error(doing: &str, path: &Path, e: &io::Error) -> Error {
         K::NotFound => "; check the path",
         K::PermissionDenied => "; check the owner and mode, or run as another user",
         K::StorageFull | K::QuotaExceeded => "; make room and try again",
+        K::CrossesDevices => "; it is on another mount: copy it, then remove it",
         K::ReadOnlyFilesystem => "; the file system is mounted read-only",
         _ => "",
     };

@@ -15,7 +15,7 @@ pub(crate) const KIND: Kind = Kind::of::<Space>();
 /// room is worth another try, since what fills a disk may be cleaned up meanwhile.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Space {
+pub(crate) struct Space {
     /// A path on the file system.
     path: String,
     /// The least that has to be free, such as `"200GiB"`. Not said: it is only measured.
@@ -24,7 +24,7 @@ pub struct Space {
 
 /// The room on a file system.
 #[derive(Serialize, JsonSchema)]
-pub struct Room {
+pub(crate) struct Room {
     /// The absolute path.
     path: String,
     /// The directory that was measured: the path, or its nearest parent that exists.

@@ -26,7 +26,7 @@ pub(crate) const KIND: Kind = Kind::of::<Checksum>();
 /// `{"path": …, "link": …}`. It may lie within the tree, and is then left out of it.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Checksum {
+pub(crate) struct Checksum {
     /// The file or directory to read.
     path: String,
     /// How the checksums are made.
@@ -45,7 +45,7 @@ fn two() -> NonZero<u8> {
 
 /// What is to be read, and where the manifest is to be.
 #[derive(Serialize, Deserialize)]
-pub struct Before {
+pub(crate) struct Before {
     path: PathBuf,
     manifest: Option<Place>,
     files: u64,
@@ -54,7 +54,7 @@ pub struct Before {
 
 /// What was read.
 #[derive(Serialize, JsonSchema)]
-pub struct Summed {
+pub(crate) struct Summed {
     /// How the checksum was made.
     algorithm: Algorithm,
     /// The checksum in hex: of a file its own, of a tree that of the lines of its manifest after the header.

@@ -26,7 +26,7 @@ pub(crate) const KIND: Kind = Kind::of::<Copy>();
 /// copy into; missing directories on the way are made, mode 0700. The undo removes the copy, and puts back what was set aside.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Copy {
+pub(crate) struct Copy {
     /// The file or directory to copy.
     from: String,
     /// Where the copy is to be.
@@ -43,7 +43,7 @@ pub struct Copy {
 
 /// The place, what was there, and what is to be copied.
 #[derive(Serialize, Deserialize)]
-pub struct Before {
+pub(crate) struct Before {
     place: Place,
     /// Device and inode of what was at the place.
     was: Option<(u64, u64)>,
@@ -53,7 +53,7 @@ pub struct Before {
 
 /// The copy.
 #[derive(Serialize, JsonSchema)]
-pub struct Copied {
+pub(crate) struct Copied {
     /// The absolute path of the copy.
     path: String,
     /// Bytes copied.
@@ -275,8 +275,8 @@ mod tests {
             half(stage, before);
             std::fs::rename(stage.path("old.txt"), &before.place.aside).unwrap();
         };
-        let states: [&dyn Fn(&Stage, &Before); 2] = [&half, &aside];
-        for state in states {
+        type State<'a> = &'a dyn Fn(&Stage, &Before);
+        for state in [&half as State, &aside as State] {
             for finish in [false, true] {
                 let stage = Stage::new();
                 let start = stage.seen();

@@ -30,7 +30,7 @@ const PART: u64 = 16 << 20;
 /// How a checksum is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Algorithm {
+pub(super) enum Algorithm {
     /// SHA-256: what other tools and auditors know.
     #[default]
     Sha256,

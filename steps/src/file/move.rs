@@ -29,7 +29,7 @@ const ALGORITHM: Algorithm = Algorithm::Blake3;
 /// made, mode 0700. The undo moves it back, in the same two ways.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Move {
+pub(crate) struct Move {
     /// The file, link or directory to move.
     from: String,
     /// Where it is to be; nothing may be there.
@@ -38,18 +38,18 @@ pub struct Move {
 
 /// The two places.
 #[derive(Serialize, Deserialize)]
-pub struct Before {
+pub(crate) struct Before {
     from: Place,
     to: Place,
     /// Whether they are on different file systems.
     across: bool,
-    /// Device and inode of what is to be moved.
+    /// Device and inode of what is to be moved, which a rename keeps.
     was: (u64, u64),
 }
 
 /// What was moved.
 #[derive(Serialize, JsonSchema)]
-pub struct Moved {
+pub(crate) struct Moved {
     /// The absolute path where it is now.
     path: String,
 }
@@ -119,7 +119,7 @@ fn identity(view: &View, path: &Path) -> Result<Option<(u64, u64)>, Error> {
 
 fn carry(world: &World, from: &Place, to: &Place, across: bool, was: (u64, u64)) -> Result<(), Error> {
     match (identity(world, &from.path)?, identity(world, &to.path)?) {
-        (Some(now), _) if now != was => {
+        (Some(now), _) if !across && now != was => {
             Err(Error::Final(format!("{} is no longer what this step looked at; start again", from.path.display())))
         }
         (Some(_), None) if across => {

@@ -49,6 +49,7 @@ impl Place {
         if let Some(parent) = self.path.parent() {
             world.make_directory(parent)?;
         }
+        self.parents.iter().try_for_each(|made| world.sync_directory(made))?;
         remove(world, &self.staged)
     }
     /// Takes away what is staged, and the directories made if nothing is in them.

@@ -28,7 +28,7 @@ pub(crate) const KIND: Kind = Kind::of::<Remove>();
 /// put back: `file.move` sets aside instead.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Remove {
+pub(crate) struct Remove {
     /// The file, link or directory to remove.
     path: String,
     /// Whether a directory may be removed with all that is in it; this needs `within`, and cannot be undone.
@@ -43,7 +43,7 @@ pub struct Remove {
 
 /// What is to be removed.
 #[derive(Serialize, Deserialize)]
-pub struct Before {
+pub(crate) struct Before {
     place: Place,
     was: Option<Was>,
 }
@@ -76,7 +76,7 @@ enum Keep {
 
 /// What was removed.
 #[derive(Serialize, JsonSchema)]
-pub struct Removed {
+pub(crate) struct Removed {
     /// Files, links and directories removed; 0 when nothing was there.
     removed: u64,
     /// Bytes in the files removed.
@@ -118,12 +118,8 @@ impl Step for Remove {
                 Some(_) => Err(replaced(&before.place.path)),
             };
         };
-        let (path, identity, within) = (before.place.path.clone(), was.identity, self.within.clone());
-        let kept_changed = match &was.keep {
-            Keep::File(kept) => world.symlink_metadata(&path)?.is_some() && !kept.is_at(world, &path)?,
-            Keep::Link { .. } | Keep::Directory(_) | Keep::Nothing => false,
-        };
-        if kept_changed {
+        let (path, within) = (before.place.path.clone(), self.within.clone());
+        if world.symlink_metadata(&path)?.is_some() && !was.is_at(world, &path)? {
             return Err(replaced(&path));
         }
         let recursive = self.recursive;
@@ -133,15 +129,20 @@ impl Step for Remove {
                 if let Some(within) = within {
                     refuse_outside(world, &path, &within)?;
                 }
-                remove(world, &path, identity, recursive)?;
+                remove(world, &path, recursive)?;
                 Ok(Removed { removed, bytes })
             })
             .await
     }
     async fn undo(&self, world: &World, before: &Before) -> Result<(), Error> {
         let Before { place, was: Some(was) } = before else { return Ok(()) };
-        if let Some(there) = world.symlink_metadata(&place.path)? {
-            return put_back_partly(world, place, was, (there.dev(), there.ino()));
+        if world.symlink_metadata(&place.path)?.is_some() {
+            // It was never removed, or an undo has put it back; else it is someone else's.
+            return match was.is_at(world, &place.path)? {
+                true if matches!(was.keep, Keep::Nothing) => Err(perhaps_less(&place.path)),
+                true => place.tidy(world),
+                false => Err(replaced(&place.path)),
+            };
         }
         match &was.keep {
             Keep::File(kept) => kept.restore(world, place)?,
@@ -163,6 +164,19 @@ impl Step for Remove {
             }
         }
         place.tidy(world)
+    }
+}
+
+impl Was {
+    /// Whether what is at the path is what was there, or what an undo has put back.
+    fn is_at(&self, view: &View, path: &Path) -> Result<bool, Error> {
+        let Some(there) = view.symlink_metadata(path)? else { return Ok(false) };
+        match &self.keep {
+            Keep::File(kept) => kept.is_at(view, path),
+            Keep::Link { says, .. } => Ok(there.is_symlink() && view.link(path)? == *says),
+            Keep::Directory(_) => Ok(there.is_dir()),
+            Keep::Nothing => Ok((there.dev(), there.ino()) == self.identity),
+        }
     }
 }
 
@@ -235,11 +249,8 @@ fn refuse_outside(view: &View, path: &Path, within: &str) -> Result<(), Error> {
     }
 }
 
-fn remove(world: &World, path: &Path, identity: (u64, u64), recursive: bool) -> Result<(), Error> {
+fn remove(world: &World, path: &Path, recursive: bool) -> Result<(), Error> {
     let Some(there) = world.symlink_metadata(path)? else { return Ok(()) };
-    if (there.dev(), there.ino()) != identity {
-        return Err(replaced(path));
-    }
     if !there.is_dir() {
         return world.remove_file(path);
     }
@@ -259,19 +270,8 @@ fn replaced(path: &Path) -> Error {
     Error::Final(format!("{} is no longer what this step looked at; it is left alone: look at it and start again", path.display()))
 }
 
-/// What is there is either what was never removed, or what an undo has put back; else it is someone else's.
-fn put_back_partly(world: &World, place: &Place, was: &Was, now: (u64, u64)) -> Result<(), Error> {
-    let back = match &was.keep {
-        Keep::File(kept) => kept.is_at(world, &place.path)?,
-        Keep::Link { says, .. } => world.link(&place.path).is_ok_and(|now| now == *says),
-        Keep::Directory(_) => world.list(&place.path).is_ok(),
-        Keep::Nothing if now == was.identity => {
-            let says = "may have lost some of what was in it; compare it with a backup";
-            return Err(Error::Final(format!("{} {says}", place.path.display())));
-        }
-        Keep::Nothing => false,
-    };
-    if back { place.tidy(world) } else { Err(replaced(&place.path)) }
+fn perhaps_less(path: &Path) -> Error {
+    Error::Final(format!("{} may have lost some of what was in it; compare it with a backup", path.display()))
 }
 
 #[cfg(test)]

@@ -1,27 +1,24 @@
-//! A directory with a few files, and a world to work on it, for the tests of this family.
+//! A directory with a few files, and what every kind promises of it, for the tests of this family.
 
 use std::{
     collections::BTreeMap,
     fs,
+    ops::Deref,
     os::unix::fs::{MetadataExt, symlink},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use serde_json::Value;
-use tokio::sync::watch;
 
-use crate::{
-    redact::Redactor,
-    step::{Error, Step},
-    world::{Attempt, Surroundings, View, World},
-};
+use crate::step::{Error, Step};
 
-pub(super) struct Stage {
-    pub(super) directory: tempfile::TempDir,
-    pub(super) world: World,
-    pub(super) stop: watch::Sender<bool>,
+pub(super) struct Stage(crate::stage::Stage);
+
+impl Deref for Stage {
+    type Target = crate::stage::Stage;
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 /// Where something is: mode, and what it holds.
@@ -29,26 +26,13 @@ pub(super) type Seen = BTreeMap<PathBuf, (u32, Vec<u8>)>;
 
 impl Stage {
     pub(super) fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().canonicalize().unwrap();
-        fs::create_dir_all(root.join("data/sub/empty")).unwrap();
-        fs::write(root.join("data/a.txt"), "hello\n").unwrap();
-        fs::write(root.join("data/sub/b.bin"), noise(64 << 10)).unwrap();
-        fs::write(root.join("old.txt"), "old\n").unwrap();
-        symlink("../a.txt", root.join("data/sub/link")).unwrap();
-        let (stop, stopped) = watch::channel(false);
-        let view = View::new(Surroundings { directory: root, search: Vec::new(), environment: Vec::new() });
-        let attempt = Attempt {
-            output: None,
-            redactor: Arc::new(Redactor::default()),
-            progress: Box::new(|_, _, _| {}),
-            answers: Vec::new(),
-            stop: stopped,
-            grace: Duration::from_secs(1),
-            captured: Mutex::default(),
-            evaluate: Box::new(|_, _| Ok(true)),
-        };
-        Self { world: World::new(view, Arc::new(attempt)), directory, stop }
+        let stage = Self(crate::stage::Stage::new());
+        fs::create_dir_all(stage.path("data/sub/empty")).unwrap();
+        stage.put("data/a.txt", "hello\n");
+        stage.put("data/sub/b.bin", noise(64 << 10));
+        stage.put("old.txt", "old\n");
+        symlink("../a.txt", stage.path("data/sub/link")).unwrap();
+        stage
     }
     pub(super) fn path(&self, path: &str) -> PathBuf {
         self.world.path(path)

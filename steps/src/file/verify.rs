@@ -35,7 +35,7 @@ const THREADS: usize = 2;
 /// as links, never followed; a `path` that is itself a link is followed. The manifest may lie within the tree.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Verify {
+pub(crate) struct Verify {
     /// The file or directory to read.
     path: String,
     /// The manifest that says what it has to hold.
@@ -46,14 +46,14 @@ pub struct Verify {
 
 /// What is to be compared.
 #[derive(Serialize, Deserialize)]
-pub struct Before {
+pub(crate) struct Before {
     path: PathBuf,
     manifest: PathBuf,
 }
 
 /// What was proven.
 #[derive(Serialize, JsonSchema)]
-pub struct Verified {
+pub(crate) struct Verified {
     /// Files that are as the manifest says.
     files: u64,
     /// Bytes in them.

@@ -24,7 +24,7 @@ pub(crate) const KIND: Kind = Kind::of::<Write>();
 /// content, owner, mode and time, and refuses where something else has changed the file since.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Write {
+pub(crate) struct Write {
     /// The file to write.
     path: String,
     /// The text it is to hold, byte for byte: no line break is added.
@@ -42,14 +42,14 @@ struct Mode(u32);
 
 /// The place, and what was there.
 #[derive(Serialize, Deserialize)]
-pub struct Before {
+pub(crate) struct Before {
     place: Place,
     was: Option<Kept>,
 }
 
 /// The file as it was written.
 #[derive(Serialize, JsonSchema)]
-pub struct Written {
+pub(crate) struct Written {
     /// The absolute path of the file.
     path: String,
     /// Bytes that the file now holds.

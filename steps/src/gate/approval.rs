@@ -26,7 +26,7 @@ pub(crate) struct Approval {
     /// The roles whose members may approve; anyone when not said.
     #[serde(default)]
     roles: Vec<String>,
-    /// How many different people have to approve; one when not said.
+    /// How many different people have to approve.
     #[serde(default = "one")]
     count: NonZeroU32,
     /// The time after which no answer counts as a no; when not said, it waits without end.
@@ -138,7 +138,8 @@ impl Step for Approval {
 
 impl Approval {
     fn text(&self) -> String {
-        let fact = |(name, fact): (&String, &Fact)| format!("\n  {name}: {}", fact.0.as_str().map_or_else(|| fact.0.to_string(), str::to_owned));
+        let fact =
+            |(name, fact): (&String, &Fact)| format!("\n  {name}: {}", fact.0.as_str().map_or_else(|| fact.0.to_string(), str::to_owned));
         self.question.as_deref().unwrap_or("May this run go on?").to_owned() + &self.facts.iter().map(fact).collect::<String>()
     }
 }
@@ -179,6 +180,9 @@ mod tests {
         assert_eq!(twice, Err(Error::Final("only 1 of 2 different people have approved".into())));
         assert!(Stage::new().apply("gate.approval", json!({})).await.is_err());
         let out = Stage::with(&[], vec![yes("bob", 1), yes("ada", 2)]).apply("gate.approval", with()).await.unwrap();
-        assert_eq!(out, json!({ "decided_by": "bob, ada", "decided_at": "2026-01-02T03:02:00Z", "reason": "bob: reason 1; ada: reason 2" }));
+        assert_eq!(
+            out,
+            json!({ "decided_by": "bob, ada", "decided_at": "2026-01-02T03:02:00Z", "reason": "bob: reason 1; ada: reason 2" })
+        );
     }
 }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    database::{Glance, digest},
+    database::{Glance, digest, seconds},
     pages::{Copied, Pace, copy_pages},
     place::Place,
 };
@@ -78,10 +78,10 @@ pub(crate) struct Made {
     restarts: u32,
     /// Where what was at `to` has gone; nothing when nothing was there.
     set_aside: Option<String>,
-    /// When the copy began, RFC 3339: nothing committed before is missing in it.
-    started_at: String,
-    /// When the copy ended, RFC 3339: nothing committed later is in it.
-    ended_at: String,
+    /// When the copy began, in seconds of the epoch: nothing committed before is missing in it.
+    started_at: f64,
+    /// When the copy ended, in seconds of the epoch: nothing committed later is in it.
+    ended_at: f64,
     /// Seconds that it took.
     duration_s: f64,
 }
@@ -131,11 +131,20 @@ impl Step for Backup {
 }
 
 fn make(world: &World, database: &std::path::Path, place: &Place, pace: &Pace) -> Result<Made, Error> {
-    let (began, started_at) = (world.clock(), world.now());
-    let reader = world.sqlite_read(database)?;
-    let file = place.begin(world)?;
-    let copied = copy_pages(world, &reader, place.partial(), pace);
+    let (began, mut started_at) = (world.clock(), world.now());
+    let mut reader = world.sqlite_read(database)?;
+    let mut file = place.begin(world)?;
+    let mut copied = copy_pages(world, &reader, place.partial(), pace);
+    let disturbed = reader.disturbed(world)?;
+    if disturbed && !matches!(copied, Err(Error::Stopped)) {
+        // It was at rest, so it was read without locks, and then a writer came: once more, with locks that writers respect.
+        started_at = world.now();
+        reader = world.sqlite_read_among_writers(database)?;
+        file = place.begin(world)?;
+        copied = copy_pages(world, &reader, place.partial(), pace);
+    }
     let Copied { pages, restarts } = reader.settle(world, copied)?;
+    let restarts = restarts + u32::from(disturbed);
     let ended_at = world.now();
     let (bytes, sha256) = digest(world, place.partial())?;
     place.put(world, &file)?;
@@ -146,8 +155,8 @@ fn make(world: &World, database: &std::path::Path, place: &Place, pace: &Pace) -
         sha256,
         restarts,
         set_aside: place.set_aside(),
-        started_at: started_at.to_string(),
-        ended_at: ended_at.to_string(),
+        started_at: seconds(started_at),
+        ended_at: seconds(ended_at),
         duration_s: began.elapsed().as_secs_f64(),
     })
 }
@@ -205,6 +214,29 @@ mod tests {
         writer.join().unwrap();
         assert!(out["restarts"].as_u64().unwrap() > 3, "{out}");
         bench.run("sqlite.integrity", json!({ "database": "new.db", "least_rows": { "orders": 1000 } })).await.unwrap();
+    }
+
+    #[tokio::test]
+    #[allow(clippy::disallowed_methods)]
+    async fn a_writer_who_comes_and_goes_does_not_end_a_copy() {
+        let bench = Bench::new();
+        bench.sql("shop.db", "PRAGMA journal_mode = wal; INSERT INTO orders SELECT id + 5000, 1, hex(zeroblob(2000)) FROM orders");
+        let path = bench.path("shop.db");
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let writer = std::thread::spawn(move || {
+            while ended.recv_timeout(std::time::Duration::from_millis(1)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                let connection = rusqlite::Connection::open(&path).unwrap();
+                connection.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
+                connection.execute_batch("PRAGMA synchronous = off; UPDATE orders SET total = total + 1 WHERE id < 100").unwrap();
+            }
+        });
+        for n in 0..20 {
+            let to = format!("new{n}.db");
+            bench.run(NAME, json!({ "database": "shop.db", "to": to, "pages_per_step": 1 })).await.unwrap();
+            bench.run("sqlite.integrity", json!({ "database": to, "least_rows": { "orders": 2000 } })).await.unwrap();
+        }
+        end.send(()).unwrap();
+        writer.join().unwrap();
     }
 
     #[tokio::test]

@@ -79,14 +79,17 @@ impl Deref for Reader {
 impl Reader {
     /// Ends the reading. Errors: someone wrote meanwhile to a database that was read without locks.
     pub(crate) fn settle<T>(self, view: &View, result: Result<T, Error>) -> Result<T, Error> {
+        if matches!(result, Err(Error::Stopped)) || !self.disturbed(view)? {
+            return result;
+        }
+        let path = self.path.display();
+        Err(Error::Passing(format!("{path} was written to while it was read, so what was read does not count; try again")))
+    }
+    /// Whether someone wrote to a database that was read without locks: what was read does not count.
+    pub(crate) fn disturbed(&self, view: &View) -> Result<bool, Error> {
         match &self.still {
-            Some(stamp) if !matches!(result, Err(Error::Stopped)) && Stamp::take(view, &self.path)?.as_ref() != Some(stamp) => {
-                Err(Error::Passing(format!(
-                    "{} was written to while it was read, so what was read does not count; try again",
-                    self.path.display()
-                )))
-            }
-            _ => result,
+            Some(stamp) => Ok(Stamp::take(view, &self.path)?.as_ref() != Some(stamp)),
+            None => Ok(false),
         }
     }
     /// Lets only through what the guard allows, from here on.
@@ -168,6 +171,13 @@ impl World {
         // A database in WAL mode that nobody has open would get a -wal and a -shm from a mere reader.
         let in_use = self.metadata(beside(&path, WAL))?.is_some() || self.metadata(beside(&path, JOURNAL))?.is_some_and(|m| m.len() > 0);
         let still = if in_use || !wal_mode(&path)? { None } else { Stamp::take(self, &path)? };
+        self.reader(path, still)
+    }
+    /// Opens a database for reading only, with locks: for one that was at rest until a writer came, who cleans up what lies beside it.
+    pub(crate) fn sqlite_read_among_writers(&self, path: impl AsRef<Path>) -> Result<Reader, Error> {
+        self.reader(self.path(path), None)
+    }
+    fn reader(&self, path: PathBuf, still: Option<Stamp>) -> Result<Reader, Error> {
         let mut connection = open(&path, OpenFlags::SQLITE_OPEN_READ_ONLY, if still.is_some() { IMMUTABLE } else { "" })?;
         self.stop_with(&mut connection, &path)?;
         let set = connection.execute_batch("PRAGMA query_only = on; PRAGMA cell_size_check = on");
@@ -190,6 +200,11 @@ impl World {
         let world = self.clone();
         connection.progress_handler(STRIDE, Some(move || world.go_on().is_err())).map_err(|e| sqlite_error("open", path, &e))
     }
+}
+
+/// A point in time as expressions take it: seconds of the epoch.
+pub(crate) fn seconds(at: jiff::Timestamp) -> f64 {
+    at.as_microsecond() as f64 / 1e6
 }
 
 /// The path of what lies beside a database.

@@ -315,8 +315,8 @@ mod tests {
         command.args(["--nocapture", "--exact", "sqlite::restore::tests::another_process_uses_a_database"]);
         command.env("RUNSHEET_TEST_USES", bench.path("shop.db")).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut user = command.spawn().unwrap();
-        let lines = std::io::BufReader::new(user.stdout.take().unwrap()).lines();
-        assert!(lines.map_while(Result::ok).any(|line| line.contains("ready")));
+        let mut lines = std::io::BufReader::new(user.stdout.take().unwrap()).lines();
+        assert!(lines.by_ref().map_while(Result::ok).any(|line| line.contains("ready")));
         let with = json!({ "from": "copy.db", "to": "shop.db", "overwrite": true });
         let used = bench.run(NAME, with.clone()).await;
         assert!(matches!(&used, Err(Error::Passing(says)) if says.contains(&format!("process {}", user.id()))), "{used:?}");
