@@ -41,7 +41,9 @@ fn blocks<'t>(page: &'t str, language: &str) -> Vec<(&'t str, &'t str)> {
 /// The whole playbooks of a page with their file names: that of the remark on the first line, else a number.
 fn playbooks(page: &str) -> Vec<(String, &str)> {
     let whole = blocks(page, "toml").into_iter().map(|(_, block)| block).filter(|block| block.starts_with("runsheet = 1"));
-    let named = |(at, block): (usize, &str)| block.lines().next().and_then(|l| l.split_once("# ")).map_or(format!("block{at}.toml"), |(_, name)| name.to_owned());
+    let named = |(at, block): (usize, &str)| {
+        block.lines().next().and_then(|l| l.split_once("# ")).map_or(format!("block{at}.toml"), |(_, name)| name.to_owned())
+    };
     whole.enumerate().map(|(at, block)| (named((at, block)), block)).collect()
 }
 
@@ -82,10 +84,16 @@ fn every_key_type_and_filter_of_the_language_is_in_its_reference() {
     let extra = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
     let mut wrong = Vec::new();
     for (heading, keys) in [
-        ("## The tables", extra(&["runsheet", "[playbook]", "[params.ID]", "[secrets.ID]", "[steps.ID]", "[always.ID]", "[outputs]", "[objectives]"])),
+        (
+            "## The tables",
+            extra(&["runsheet", "[playbook]", "[params.ID]", "[secrets.ID]", "[steps.ID]", "[always.ID]", "[outputs]", "[objectives]"]),
+        ),
         ("## `[playbook]`", keys::<book::Head>()),
         ("## `[params.ID]`", keys::<book::Param>()),
-        ("## `[params.ID]`", extra(&["string", "int", "float", "bool", "duration", "size", "path", "timestamp", "choice", "list", "secret"])),
+        (
+            "## `[params.ID]`",
+            extra(&["string", "int", "float", "bool", "duration", "size", "path", "timestamp", "choice", "list", "secret"]),
+        ),
         ("## `[secrets.ID]`", keys::<book::SecretText>()),
         ("## `[steps.ID]` and `[always.ID]`", [keys::<book::StepHead>(), extra(&["with", "rollback", "probe"])].concat()),
         ("### `retry`", keys::<book::Retry>()),
@@ -195,7 +203,8 @@ fn the_help_of_every_command_has_an_example() {
     let help = stage.runsheet(&["--help"]).stdout;
     let list = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     // A command's line is indented by two; a wrapped sentence by more.
-    let commands: Vec<&str> = list.lines().filter(|l| !l.starts_with("   ")).filter_map(|l| l.split_whitespace().next()).filter(|c| *c != "help").collect();
+    let commands: Vec<&str> =
+        list.lines().filter(|l| !l.starts_with("   ")).filter_map(|l| l.split_whitespace().next()).filter(|c| *c != "help").collect();
     assert!(commands.len() >= 16, "{commands:?}");
     for command in commands {
         let help = stage.runsheet(&[command, "--help"]);

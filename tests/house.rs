@@ -37,7 +37,10 @@ fn arrows_that_never_exist() {
             let flat = code.replace("use crate::{\n", "use crate::{").replace("    ", "");
             for name in *names {
                 let module = name.strip_prefix("crate::");
-                let grouped = module.is_some_and(|m| flat.contains("use crate::{") && flat.lines().any(|l| l.starts_with(&format!("{m}::")) || l.starts_with(&format!("{m},"))));
+                let grouped = module.is_some_and(|m| {
+                    flat.contains("use crate::{")
+                        && flat.lines().any(|l| l.starts_with(&format!("{m}::")) || l.starts_with(&format!("{m},")))
+                });
                 if code.contains(&format!("{name}::")) || code.contains(&format!("use {name}")) || grouped {
                     wrong.push(format!("{} names {name}", file.display()));
                 }

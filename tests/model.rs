@@ -44,7 +44,8 @@ fn planned(case: &Case) -> Arc<Plan> {
         let names = |on: &[prop::sample::Index]| -> Vec<String> {
             if at == 0 { Vec::new() } else { on.iter().map(|i| format!("s{}", i.index(at))).collect() }
         };
-        text += &format!("[steps.s{at}]\nuses = \"command\"\nwith.argv = [\"x\"]\nneeds = {:?}\nafter = {:?}\n", names(needs), names(after));
+        text +=
+            &format!("[steps.s{at}]\nuses = \"command\"\nwith.argv = [\"x\"]\nneeds = {:?}\nafter = {:?}\n", names(needs), names(after));
         if case.skipped[at] {
             text += "when = \"1 == 2\"\n";
         }
@@ -125,7 +126,13 @@ impl World {
                 Act::Interrupt => {
                     for (id, _) in std::mem::take(&mut self.working) {
                         let attempt = self.run.units[id].attempts;
-                        self.record(Event::Ended { step: self.path(id), attempt, how: Ended::Cancelled, captured: Vec::new(), again_at: None });
+                        self.record(Event::Ended {
+                            step: self.path(id),
+                            attempt,
+                            how: Ended::Cancelled,
+                            captured: Vec::new(),
+                            again_at: None,
+                        });
                     }
                 }
                 Act::End => {
@@ -142,14 +149,20 @@ impl World {
         let at = self.die() as usize % self.working.len();
         let (id, what) = self.working.swap_remove(at);
         let (path, attempt) = (self.path(id), self.run.units[id].attempts);
-        let lucky = self.die() % 8 > 0;
+        let lucky = !self.die().is_multiple_of(8);
         match (what, lucky) {
             ('s', true) => {
                 self.ledger.push(('e', path.clone()));
-                self.record(Event::Ended { step: path, attempt, how: Ended::Succeeded { outputs: json!({}) }, captured: Vec::new(), again_at: None });
+                self.record(Event::Ended {
+                    step: path,
+                    attempt,
+                    how: Ended::Succeeded { outputs: json!({}) },
+                    captured: Vec::new(),
+                    again_at: None,
+                });
             }
             ('s', false) => {
-                let again_at = (self.die() % 3 == 0).then_some(self.now + 2.0);
+                let again_at = (self.die().is_multiple_of(3)).then_some(self.now + 2.0);
                 let how = Ended::Failed { error: "no luck".into(), passing: false, code: None, outputs: None };
                 self.record(Event::Ended { step: path, attempt, how, captured: Vec::new(), again_at });
             }
@@ -240,17 +253,28 @@ fn judge(world: &World, verdict: &Verdict) {
         let on = plan.step(step).unwrap();
         for earlier in &undone[..at] {
             let other = &plan.steps[plan.step(earlier).unwrap()];
-            assert!(!plan.steps[on].needs.contains(&plan.step(earlier).unwrap()), "`{earlier}` was undone before `{step}`, which needs it: {other:?}");
+            assert!(
+                !plan.steps[on].needs.contains(&plan.step(earlier).unwrap()),
+                "`{earlier}` was undone before `{step}`, which needs it: {other:?}"
+            );
         }
     }
     if verdict.rollback == Rollback::Complete {
         for (_, step) in ledger.iter().filter(|(what, step)| *what == 's' && step != "z") {
-            let handled = undone.contains(&step.as_str()) || world.run.units.iter().any(|u| *u.path == **step && u.undo == runsheet::run::Undo::Succeeded);
+            let handled = undone.contains(&step.as_str())
+                || world.run.units.iter().any(|u| *u.path == **step && u.undo == runsheet::run::Undo::Succeeded);
             assert!(handled, "the rollback is said to be complete, and `{step}` was not undone");
         }
     }
     if matches!(verdict.outcome, Outcome::Succeeded) {
-        assert!(world.run.units.iter().filter(|u| &*u.path != "z").all(|u| matches!(u.state, State::Succeeded | State::Skipped | State::NotReached)));
+        assert!(
+            world
+                .run
+                .units
+                .iter()
+                .filter(|u| &*u.path != "z")
+                .all(|u| matches!(u.state, State::Succeeded | State::Skipped | State::NotReached))
+        );
         assert!(undone.is_empty());
     }
     assert!(world.run.units.iter().all(|u| !matches!(u.state, State::Running | State::Waiting)), "something still runs at the end");

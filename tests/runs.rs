@@ -11,7 +11,10 @@ fn before(ledger: &[String], first: &str, second: &str) {
 
 #[test]
 fn a_diamond_runs_in_order_and_side_by_side() {
-    let text = playbook("parallel = 2", &[step("a", ""), step("b", "needs = [\"a\"]"), step("c", "needs = [\"a\"]"), step("d", "needs = [\"b\", \"c\"]")]);
+    let text = playbook(
+        "parallel = 2",
+        &[step("a", ""), step("b", "needs = [\"a\"]"), step("c", "needs = [\"a\"]"), step("d", "needs = [\"b\", \"c\"]")],
+    );
     let stage = Stage::new(&text);
     let ran = stage.run(&["--set", "b_s=0.5", "--set", "c_s=0.5"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
@@ -28,7 +31,10 @@ fn a_diamond_runs_in_order_and_side_by_side() {
 
 #[test]
 fn a_failure_undoes_what_was_attempted_in_reverse_late_successes_too() {
-    let text = playbook("parallel = 2", &[step("a", ""), step("b", "needs = [\"a\"]"), step("late", "needs = [\"a\"]"), step("d", "needs = [\"b\"]")]);
+    let text = playbook(
+        "parallel = 2",
+        &[step("a", ""), step("b", "needs = [\"a\"]"), step("late", "needs = [\"a\"]"), step("d", "needs = [\"b\"]")],
+    );
     let stage = Stage::new(&text);
     let ran = stage.run(&["--set", "b_exit=3", "--set", "late_s=0.6"]);
     assert_eq!(ran.code, 1, "{}", ran.stderr);
@@ -105,10 +111,15 @@ fn pause_waits_for_each_decision() {
 
 #[test]
 fn a_gate_waits_for_different_people_in_their_role() {
-    let gate = "[steps.go]\nuses = \"gate.approval\"\nwith = { roles = [\"ops-lead\"], count = 2, not_requester = true, question = \"Go?\" }\n".to_owned();
+    let gate =
+        "[steps.go]\nuses = \"gate.approval\"\nwith = { roles = [\"ops-lead\"], count = 2, not_requester = true, question = \"Go?\" }\n"
+            .to_owned();
     let stage = Stage::new(&playbook("", &[gate, step("a", "needs = [\"go\"]")]));
     let decide = |more: &[&str]| stage.runsheet(&[&["decide", "last", "go", "approve", "--reason", "ok"], more].concat());
-    assert_eq!(stage.command(&["run", "playbook.toml"]).env("USER", "eve").env_remove("SUDO_USER").output().unwrap().status.code(), Some(5));
+    assert_eq!(
+        stage.command(&["run", "playbook.toml"]).env("USER", "eve").env_remove("SUDO_USER").output().unwrap().status.code(),
+        Some(5)
+    );
     assert_eq!(decide(&["--by", "ann"]).code, 2, "no role");
     assert_eq!(decide(&["--by", "eve", "--role", "ops-lead"]).code, 2, "the requester");
     assert_eq!(decide(&["--by", "ann", "--role", "ops-lead"]).code, 0);
@@ -151,7 +162,8 @@ fn a_killed_runner_leaves_a_run_that_resumes_correctly() {
         ("on_unknown = \"fail\"", 1, vec!["undo b", "undo a"]),
         ("", 5, vec![]),
     ] {
-        let stage = Stage::new(&playbook("", &[step("a", ""), step("b", &format!("needs = [\"a\"]\n{more}")), step("c", "needs = [\"b\"]")]));
+        let stage =
+            Stage::new(&playbook("", &[step("a", ""), step("b", &format!("needs = [\"a\"]\n{more}")), step("c", "needs = [\"b\"]")]));
         let mut child = stage.start(&["run", "playbook.toml", "--set", "b_s=1"]);
         stage.until("b runs", |s| s.ledger().contains(&"start b".to_owned()));
         child.kill().unwrap();
@@ -191,7 +203,8 @@ fn a_probe_tells_whether_it_happened() {
 
 #[test]
 fn a_runner_killed_in_rollback_resumes_in_rollback() {
-    let slow = step("b", "needs = [\"a\"]").replace("echo \"undo $STEP\" >> ledger", "echo \"undo $STEP\" >> ledger; sleep 1; echo \"undone $STEP\" >> ledger");
+    let slow = step("b", "needs = [\"a\"]")
+        .replace("echo \"undo $STEP\" >> ledger", "echo \"undo $STEP\" >> ledger; sleep 1; echo \"undone $STEP\" >> ledger");
     let stage = Stage::new(&playbook("", &[step("a", ""), slow, step("c", "needs = [\"b\"]")]));
     let mut child = stage.start(&["run", "playbook.toml", "--set", "b_exit=1"]);
     stage.until("b is being undone", |s| s.ledger().contains(&"undo b".to_owned()));
@@ -317,7 +330,8 @@ fn a_changed_playbook_is_refused_until_accepted() {
 
 #[test]
 fn creates_must_be_gone_at_the_end() {
-    let steps = "[steps.a]\nuses = \"command\"\ncreates = [\"path:{{ playbook.dir }}/left\"]\nwith.argv = [\"touch\", \"left\"]\n".to_owned();
+    let steps =
+        "[steps.a]\nuses = \"command\"\ncreates = [\"path:{{ playbook.dir }}/left\"]\nwith.argv = [\"touch\", \"left\"]\n".to_owned();
     let stage = Stage::new(&playbook("", &[steps]));
     assert_eq!(stage.run(&[]).code, 3);
     assert!(stage.show()["verdict"]["left"][0].as_str().unwrap().contains("is still there"));

@@ -9,66 +9,66 @@ use std::{
 use serde_json::Value;
 
 /// A folder, a home and a ledger.
-pub struct Stage {
+pub(crate) struct Stage {
     dir: tempfile::TempDir,
 }
 
 /// How a command ended.
-pub struct Ended {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Stage {
     /// A stage with this playbook as `playbook.toml`.
-    pub fn new(playbook: &str) -> Self {
+    pub(crate) fn new(playbook: &str) -> Self {
         let stage = Self { dir: tempfile::tempdir().unwrap() };
         stage.write("playbook.toml", playbook);
         std::fs::write(stage.path("ledger"), "").unwrap();
         stage
     }
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).unwrap_or_default()
     }
     /// `runsheet` with these arguments, not yet started.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_runsheet"));
         command.args(arguments).current_dir(self.dir.path()).env("RUNSHEET_HOME", self.path("home")).stdin(Stdio::null());
         command
     }
     /// Runs `runsheet` to its end.
-    pub fn runsheet(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn runsheet(&self, arguments: &[&str]) -> Ended {
         ended(self.command(arguments).output().unwrap())
     }
     /// `runsheet run playbook.toml` with more arguments.
-    pub fn run(&self, more: &[&str]) -> Ended {
+    pub(crate) fn run(&self, more: &[&str]) -> Ended {
         self.runsheet(&[&["run", "playbook.toml"], more].concat())
     }
     /// Starts `runsheet` beside the test.
-    pub fn start(&self, arguments: &[&str]) -> Child {
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
         self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
     /// `show last --format json`.
-    pub fn show(&self) -> Value {
+    pub(crate) fn show(&self) -> Value {
         let shown = self.runsheet(&["show", "last", "--format", "json"]);
         assert_eq!(shown.code, 0, "{}", shown.stderr);
         serde_json::from_str(&shown.stdout).unwrap()
     }
     /// What the steps themselves say happened, a line each.
-    pub fn ledger(&self) -> Vec<String> {
+    pub(crate) fn ledger(&self) -> Vec<String> {
         self.read("ledger").lines().map(str::to_owned).collect()
     }
     /// Waits until something is so, at most ten seconds.
-    pub fn until(&self, what: &str, so: impl Fn(&Self) -> bool) {
+    pub(crate) fn until(&self, what: &str, so: impl Fn(&Self) -> bool) {
         for _ in 0..200 {
             if so(self) {
                 return;
@@ -77,26 +77,31 @@ impl Stage {
         }
         panic!("never came to pass: {what}\nledger: {:?}", self.ledger());
     }
+    /// The folder.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
     /// The journal of the only run.
-    pub fn journal(&self) -> PathBuf {
+    pub(crate) fn journal(&self) -> PathBuf {
         let runs: Vec<_> = std::fs::read_dir(self.path("home/runs")).unwrap().map(|e| e.unwrap().path()).collect();
         assert_eq!(runs.len(), 1, "{runs:?}");
         runs[0].join("journal.jsonl")
     }
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
 }
 
 /// How a process ended.
-pub fn ended(output: Output) -> Ended {
+pub(crate) fn ended(output: Output) -> Ended {
     use std::os::unix::process::ExitStatusExt;
     let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
-    Ended { code, stdout: String::from_utf8_lossy(&output.stdout).into_owned(), stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
+    Ended {
+        code,
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
 }
 
 /// The TOML of a step that writes its name to the ledger when it begins and when it ends, and the same for its undo.
-pub fn step(id: &str, more: &str) -> String {
+pub(crate) fn step(id: &str, more: &str) -> String {
     format!(
         r#"
 [steps.{id}]
@@ -120,6 +125,6 @@ default = "0"
 }
 
 /// A playbook with this `[playbook]` part and these steps.
-pub fn playbook(head: &str, steps: &[String]) -> String {
+pub(crate) fn playbook(head: &str, steps: &[String]) -> String {
     format!("runsheet = 1\n[playbook]\ntitle = \"Test\"\n{head}\n{}", steps.concat())
 }

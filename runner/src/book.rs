@@ -390,11 +390,30 @@ pub struct Book {
 }
 
 const TOP: &[&str] = &["runsheet", "playbook", "params", "secrets", "steps", "always", "outputs", "objectives"];
-const HEAD: &[&str] =
-    &["title", "about", "owner", "purpose", "labels", "on_failure", "parallel", "timeout", "locks", "lock_wait"];
+const HEAD: &[&str] = &["title", "about", "owner", "purpose", "labels", "on_failure", "parallel", "timeout", "locks", "lock_wait"];
 const STEP: &[&str] = &[
-    "uses", "title", "stage", "needs", "after", "when", "expect", "for_each", "as", "parallel", "timeout", "deadline", "retry", "pivot",
-    "on_unknown", "effect", "creates", "by_hand", "verifies", "with", "rollback", "probe",
+    "uses",
+    "title",
+    "stage",
+    "needs",
+    "after",
+    "when",
+    "expect",
+    "for_each",
+    "as",
+    "parallel",
+    "timeout",
+    "deadline",
+    "retry",
+    "pivot",
+    "on_unknown",
+    "effect",
+    "creates",
+    "by_hand",
+    "verifies",
+    "with",
+    "rollback",
+    "probe",
 ];
 const HANDLER: &[&str] = &["uses", "timeout", "on_unknown", "with"];
 const PARAM: &[&str] = &["type", "about", "optional", "default", "choices"];
@@ -433,7 +452,9 @@ impl Reader<'_> {
         let mut top = document.into_inner();
         self.known(&mut top, TOP, "a playbook");
         match top.remove("runsheet") {
-            None => self.say(0..0, "`runsheet = 1` is missing", Some("the first line says the version of the language: runsheet = 1".into())),
+            None => {
+                self.say(0..0, "`runsheet = 1` is missing", Some("the first line says the version of the language: runsheet = 1".into()))
+            }
             Some(version) => self.version(&version),
         }
         let head = match top.remove("playbook") {
@@ -447,7 +468,7 @@ impl Reader<'_> {
         let secrets = self.each(&mut top, "secrets", &["from"]);
         let steps = self.steps(&mut top, "steps");
         let always = self.steps(&mut top, "always");
-        let outputs = match top.remove("outputs").map(|o| node(o)) {
+        let outputs = match top.remove("outputs").map(node) {
             None => Vec::new(),
             Some(Node { value: Tree::Table(outputs), .. }) => outputs,
             Some(Node { at, .. }) => {
@@ -457,7 +478,11 @@ impl Reader<'_> {
         };
         let objectives = top.remove("objectives").and_then(|o| self.read(o, &["rto", "rpo"], "[objectives]", &(0..0))).unwrap_or_default();
         if steps.is_empty() && self.problems.is_empty() {
-            self.say(0..0, "the playbook has no steps", Some("add a step:\n[steps.first]\nuses = \"command\"\nwith.argv = [\"true\"]".into()));
+            self.say(
+                0..0,
+                "the playbook has no steps",
+                Some("add a step:\n[steps.first]\nuses = \"command\"\nwith.argv = [\"true\"]".into()),
+            );
         }
         Some(Book { source, head: head?, params, secrets, steps, always, outputs, objectives })
     }
@@ -547,7 +572,7 @@ impl Reader<'_> {
         let (mut with, mut rollback, mut probe) = (empty(&id.at), None, None);
         if let DeValue::Table(keys) = value.get_mut() {
             self.known(keys, STEP, &of);
-            with = keys.remove("with").map_or(with, |w| node(w));
+            with = keys.remove("with").map_or(with, node);
             rollback = keys.remove("rollback").and_then(|h| self.handler(h, &format!("[{section}.{}.rollback]", id.name)));
             probe = keys.remove("probe").and_then(|h| self.handler(h, &format!("[{section}.{}.probe]", id.name)));
         }
@@ -559,7 +584,7 @@ impl Reader<'_> {
         let at = value.span();
         let mut with = empty(&at);
         if let DeValue::Table(keys) = value.get_mut() {
-            with = keys.remove("with").map_or(with, |w| node(w));
+            with = keys.remove("with").map_or(with, node);
         }
         let head = self.read(value, HANDLER, of, &at)?;
         Some(HandlerText { at, head, with })
@@ -595,7 +620,9 @@ fn node(value: Spanned<DeValue<'_>>) -> Node {
         DeValue::String(text) => Tree::Leaf(Json::String(text.into_owned())),
         DeValue::Boolean(b) => Tree::Leaf(Json::Bool(b)),
         DeValue::Integer(i) => Tree::Leaf(i64::from_str_radix(i.as_str(), i.radix()).map_or(Json::Null, Json::from)),
-        DeValue::Float(f) => Tree::Leaf(f.as_str().parse::<f64>().ok().and_then(serde_json::Number::from_f64).map_or(Json::Null, Json::Number)),
+        DeValue::Float(f) => {
+            Tree::Leaf(f.as_str().parse::<f64>().ok().and_then(serde_json::Number::from_f64).map_or(Json::Null, Json::Number))
+        }
         DeValue::Datetime(at) => Tree::Leaf(Json::String(at.to_string())),
     };
     Node { at, value }

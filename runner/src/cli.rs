@@ -1,5 +1,7 @@
 //! The command line: one file per command. Results go to stdout, everything else to stderr.
 
+#![allow(clippy::disallowed_methods, reason = "the command line is where the environment and the run folder are read")]
+
 mod cancel;
 mod check;
 mod completions;
@@ -33,7 +35,11 @@ use crate::{
 
 /// Runs recovery playbooks and records the outcome of every step.
 #[derive(Parser)]
-#[command(name = "runsheet", version, after_help = "Start with:\n  runsheet check playbook.toml\n  runsheet run playbook.toml --set name=value\n\nExit codes: 0 done, 1 failed and undone, 2 wrong playbook or command line, 3 something is left for a person,\n4 an objective was missed, 5 paused for a person, 6 the record cannot be trusted, 130 cancelled and undone.")]
+#[command(
+    name = "runsheet",
+    version,
+    after_help = "Start with:\n  runsheet check playbook.toml\n  runsheet run playbook.toml --set name=value\n\nExit codes: 0 done, 1 failed and undone, 2 wrong playbook or command line, 3 something is left for a person,\n4 an objective was missed, 5 paused for a person, 6 the record cannot be trusted, 130 cancelled and undone."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -193,7 +199,8 @@ fn told_of(folder: RunFolder) -> Result<Told, Failure> {
     let reading = journal::read(&folder.journal())?;
     let snapshot = folder.snapshot().map_err(|says| Failure { code: 6, says, hint: None })?;
     let (plan, _) = crate::plan::plan(&snapshot.sources(), &snapshot.root);
-    let plan = plan.ok_or_else(|| Failure { code: 6, says: format!("the snapshot of {} is no playbook any more", folder.id), hint: None })?;
+    let plan =
+        plan.ok_or_else(|| Failure { code: 6, says: format!("the snapshot of {} is no playbook any more", folder.id), hint: None })?;
     let mut run = Run::new(plan, folder.path.display().to_string());
     for record in &reading.records {
         run.apply(record).map_err(|says| Failure::from(Fault::Corrupt(format!("record {}: {says}", record.seq))))?;

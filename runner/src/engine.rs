@@ -163,9 +163,12 @@ impl<'o> Engine<'o> {
 
     /// Drives the run until it has ended or waits for people.
     pub async fn drive(mut self) -> Result<Outcome, Fault> {
-        let mut interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).map_err(|e| Fault::Broken(e.to_string()))?;
-        let mut terminates = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(|e| Fault::Broken(e.to_string()))?;
-        let mut hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).map_err(|e| Fault::Broken(e.to_string()))?;
+        let mut interrupts =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).map_err(|e| Fault::Broken(e.to_string()))?;
+        let mut terminates =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(|e| Fault::Broken(e.to_string()))?;
+        let mut hangups =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).map_err(|e| Fault::Broken(e.to_string()))?;
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -180,7 +183,10 @@ impl<'o> Engine<'o> {
             if let (Some(why), false, true) = (&self.run.paused, self.run.attended, self.running.is_empty()) {
                 return Ok(Outcome::Paused(why.clone()));
             }
-            let wake = self.run.wake_at().map_or(Duration::from_secs(3600), |at| Duration::from_secs_f64((at - seconds(crate::journal::now())).clamp(0.0, 3600.0)));
+            let wake = self
+                .run
+                .wake_at()
+                .map_or(Duration::from_secs(3600), |at| Duration::from_secs_f64((at - seconds(crate::journal::now())).clamp(0.0, 3600.0)));
             tokio::select! {
                 biased;
                 Some(done) = self.inputs.recv() => self.finished(done)?,
@@ -213,7 +219,9 @@ impl<'o> Engine<'o> {
                     Act::Attempt(id) => self.prepare(id)?,
                     Act::Probe(id) => self.prepare_probe(id)?,
                     Act::Undo(id) => self.prepare_undo(id)?,
-                    Act::Interrupt => self.running.values().for_each(|stop| drop(stop.send(true))),
+                    Act::Interrupt => self.running.values().for_each(|stop| {
+                        let _ = stop.send(true);
+                    }),
                     Act::End => {
                         let verdict = self.run.judge(&self.still_there());
                         self.take(Event::RunEnded { verdict })?;
@@ -315,7 +323,11 @@ impl<'o> Engine<'o> {
         let (path, output) = (self.path(id), self.folder.output(&self.path(id), &attempt.to_string()));
         self.take(Event::Began { step: path, attempt, before: first.then(|| before.clone()), creates })?;
         let answers = self.run.units[id].answers.clone();
-        self.starts.push(Start { id, work: attempt::Work::Apply { step: rendered.step, before, attempt, answers, output, holds: self.holds(id) }, limit });
+        self.starts.push(Start {
+            id,
+            work: attempt::Work::Apply { step: rendered.step, before, attempt, answers, output, holds: self.holds(id) },
+            limit,
+        });
         Ok(())
     }
 
@@ -356,11 +368,17 @@ impl<'o> Engine<'o> {
         let own_undo = text.rollback.is_none();
         self.take(Event::UndoBegan { step: self.path(id) })?;
         match self.render(id, uses, with, &own) {
-            Ok(rendered) if own_undo && matches!(rendered.step.reversal(), Reversal::Nothing) => self.take(Event::UndoEnded { step: self.path(id), error: None }),
+            Ok(rendered) if own_undo && matches!(rendered.step.reversal(), Reversal::Nothing) => {
+                self.take(Event::UndoEnded { step: self.path(id), error: None })
+            }
             Ok(rendered) => {
                 let before = own_undo.then(|| self.run.units[id].before.clone()).flatten();
                 let output = self.folder.output(&self.path(id), "undo");
-                self.starts.push(Start { id, work: attempt::Work::Undo { step: rendered.step, before, output, holds: self.holds(id) }, limit });
+                self.starts.push(Start {
+                    id,
+                    work: attempt::Work::Undo { step: rendered.step, before, output, holds: self.holds(id) },
+                    limit,
+                });
                 Ok(())
             }
             Err(error) => self.take(Event::UndoEnded { step: self.path(id), error: Some(error) }),
@@ -429,7 +447,8 @@ impl<'o> Engine<'o> {
 
     fn read_inbox(&mut self) -> Result<(), Fault> {
         let Ok(entries) = std::fs::read_dir(self.folder.inbox()) else { return Ok(()) };
-        let mut files: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
+        let mut files: Vec<PathBuf> =
+            entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
         files.sort();
         for file in files {
             let told = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -445,7 +464,8 @@ impl<'o> Engine<'o> {
 
     fn still_there(&self) -> Vec<String> {
         let things = self.run.units.iter().flat_map(|unit| &unit.creates);
-        let there = |thing: &&String| thing.strip_prefix("path:").is_some_and(|path| self.view.symlink_metadata(path).is_ok_and(|m| m.is_some()));
+        let there =
+            |thing: &&String| thing.strip_prefix("path:").is_some_and(|path| self.view.symlink_metadata(path).is_ok_and(|m| m.is_some()));
         things.filter(there).map(|thing| thing.trim_start_matches("path:").to_owned()).collect()
     }
 
@@ -457,7 +477,9 @@ impl<'o> Engine<'o> {
         // The values that expressions of the settings may use are frozen when the attempt begins.
         let text = self.run.text(id);
         let facets = crate::plan::KINDS.get(text.head.uses.get_ref().as_str());
-        let references: Vec<_> = facets.map_or_else(Vec::new, |f| crate::plan::settings::used(&text.with, &f.settings, &mut Vec::new()).into_iter().map(|u| u.reference).collect());
+        let references: Vec<_> = facets.map_or_else(Vec::new, |f| {
+            crate::plan::settings::used(&text.with, &f.settings, &mut Vec::new()).into_iter().map(|u| u.reference).collect()
+        });
         attempt::Names(self.run.names(id, &references))
     }
 
@@ -475,7 +497,8 @@ impl<'o> Engine<'o> {
     /// Renders settings, with secrets where they are used, and reads them.
     fn render(&mut self, id: Id, uses: String, with: crate::book::Node, own: &[(&str, Value)]) -> Result<Rendered, String> {
         let facets = crate::plan::KINDS.get(uses.as_str()).ok_or_else(|| format!("there is no kind `{uses}`"))?;
-        let references: Vec<_> = crate::plan::settings::used(&with, &facets.settings, &mut Vec::new()).into_iter().map(|u| u.reference).collect();
+        let references: Vec<_> =
+            crate::plan::settings::used(&with, &facets.settings, &mut Vec::new()).into_iter().map(|u| u.reference).collect();
         let frame = self.run.units[id].frame;
         let mut own: Vec<(&str, Value)> = own.to_vec();
         if references.iter().any(|r| r.path[0] == "secrets") {
@@ -486,7 +509,8 @@ impl<'o> Engine<'o> {
             own.push(("params", params));
             names = self.run.values(id, &references, &own);
         }
-        let rendered = crate::plan::settings::render(&with, &facets.settings, &names).map_err(|(at, says, _)| self.at(frame, at.start, &says))?;
+        let rendered =
+            crate::plan::settings::render(&with, &facets.settings, &names).map_err(|(at, says, _)| self.at(frame, at.start, &says))?;
         let step = (facets.kind.read)(rendered.value).map_err(|refused| {
             let (at, _) = crate::plan::settings::place_of(&with, &refused.path);
             self.at(frame, at.start, &refused.says)
@@ -517,7 +541,8 @@ impl<'o> Engine<'o> {
     fn secret_params(&mut self, frame: usize, references: &[crate::expression::Reference]) -> Result<Option<Value>, String> {
         let plan = self.run.frames[frame].plan.clone();
         let secret = |name: &str| plan.book.params.iter().any(|(n, p)| n.name == name && p.kind == crate::book::Type::Secret);
-        let used: Vec<String> = references.iter().filter(|r| r.path[0] == "params").filter_map(|r| r.path.get(1).cloned()).filter(|n| secret(n)).collect();
+        let used: Vec<String> =
+            references.iter().filter(|r| r.path[0] == "params").filter_map(|r| r.path.get(1).cloned()).filter(|n| secret(n)).collect();
         if used.is_empty() {
             return Ok(None);
         }
@@ -528,7 +553,8 @@ impl<'o> Engine<'o> {
             let crate::book::Tree::Table(given) = &self.run.text(owner).with.value else { continue };
             let Some(node) = given.iter().find(|(key, _)| key.name == name).map(|(_, node)| node.clone()) else { continue };
             let schema = serde_json::json!({ "type": "string", "format": "password" });
-            let references: Vec<_> = crate::plan::settings::used(&node, &schema, &mut Vec::new()).into_iter().map(|u| u.reference).collect();
+            let references: Vec<_> =
+                crate::plan::settings::used(&node, &schema, &mut Vec::new()).into_iter().map(|u| u.reference).collect();
             let mut own = vec![("secrets", self.secret_values(outer, &references)?)];
             if let Some(outer_params) = self.secret_params(outer, &references)? {
                 own.push(("params", outer_params));

@@ -159,10 +159,8 @@ pub fn print_timestamp(seconds: f64) -> String {
 impl Expression {
     /// Reads an expression. Errors: not minijinja's syntax, an `if` without `else`, an unknown filter.
     pub fn parse(text: &str) -> Result<Self, Wrong> {
-        let parsed = parse_expr(text).map_err(|e| Wrong {
-            says: e.detail().unwrap_or("this is not an expression").to_owned(),
-            at: 0..text.len(),
-        })?;
+        let parsed = parse_expr(text)
+            .map_err(|e| Wrong { says: e.detail().unwrap_or("this is not an expression").to_owned(), at: 0..text.len() })?;
         let mut found = Found { references: Vec::new(), comparisons: Vec::new(), wrong: None };
         found.walk(&parsed, false);
         match found.wrong {
@@ -313,7 +311,10 @@ impl Found {
             E::Filter(e) => {
                 if !FILTERS.iter().any(|(name, _)| *name == e.name) {
                     let near = crate::book::nearest(e.name, FILTERS.iter().map(|(name, _)| *name));
-                    self.refuse(&format!("there is no filter `{}`{}", e.name, near.map_or(String::new(), |n| format!("; did you mean `{n}`?"))), range(expr));
+                    self.refuse(
+                        &format!("there is no filter `{}`{}", e.name, near.map_or(String::new(), |n| format!("; did you mean `{n}`?"))),
+                        range(expr),
+                    );
                 }
                 e.expr.iter().for_each(|inner| self.walk(inner, e.name == "default"));
                 self.args(&e.args);
@@ -339,7 +340,9 @@ impl Found {
     fn args(&mut self, args: &[ast::CallArg<'_>]) {
         for arg in args {
             match arg {
-                ast::CallArg::Pos(e) | ast::CallArg::Kwarg(_, e) | ast::CallArg::PosSplat(e) | ast::CallArg::KwargSplat(e) => self.walk(e, false),
+                ast::CallArg::Pos(e) | ast::CallArg::Kwarg(_, e) | ast::CallArg::PosSplat(e) | ast::CallArg::KwargSplat(e) => {
+                    self.walk(e, false)
+                }
             }
         }
     }

@@ -1,6 +1,8 @@
 //! One run's append-only file: JSON lines, each with a hash over itself and the hash before it. One thread writes; a
 //! group of lines is one write and one sync, and nothing counts before that sync. Unaware of what events mean.
 
+#![expect(clippy::disallowed_methods, reason = "this is the door to the clock")]
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
@@ -41,7 +43,9 @@ impl std::fmt::Display for Fault {
             Self::Full(says) => write!(f, "the disk is full: {says}"),
             Self::Broken(says) => write!(f, "the journal cannot be written: {says}"),
             Self::Corrupt(says) => write!(f, "the journal is not as it was written: {says}"),
-            Self::Newer(format) => write!(f, "the journal has format {format}; this runsheet reads formats up to {FORMAT}: use a newer one"),
+            Self::Newer(format) => {
+                write!(f, "the journal has format {format}; this runsheet reads formats up to {FORMAT}: use a newer one")
+            }
             Self::Absent(says) => f.write_str(says),
         }
     }
@@ -51,10 +55,13 @@ impl std::fmt::Display for Fault {
 pub struct Journal {
     seq: u64,
     group: u64,
-    to_writer: mpsc::Sender<(Vec<Record>, oneshot::Sender<Result<String, Fault>>)>,
+    to_writer: mpsc::Sender<Group>,
     thread: Option<std::thread::JoinHandle<()>>,
     head: String,
 }
+
+/// Records to be written together, and where to say that they are on disk, with the new head.
+type Group = (Vec<Record>, oneshot::Sender<Result<String, Fault>>);
 
 /// The journal as far as it is whole.
 #[derive(Debug)]
@@ -139,7 +146,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn serve(mut self, from_engine: &mpsc::Receiver<(Vec<Record>, oneshot::Sender<Result<String, Fault>>)>) {
+    fn serve(mut self, from_engine: &mpsc::Receiver<Group>) {
         while let Ok((records, done)) = from_engine.recv() {
             let _ = done.send(self.append(&records));
         }
@@ -285,7 +292,13 @@ mod tests {
     fn every_flipped_bit_and_every_cut_is_noticed() {
         let good = sample(&[1, 2, 3, 3]);
         let lines = good.split_inclusive(|b| *b == b'\n').map(<[u8]>::len).collect::<Vec<_>>();
-        let ends: Vec<usize> = lines.iter().scan(0, |sum, n| { *sum += n; Some(*sum) }).collect();
+        let ends: Vec<usize> = lines
+            .iter()
+            .scan(0, |sum, n| {
+                *sum += n;
+                Some(*sum)
+            })
+            .collect();
         for at in 0..good.len() {
             for bit in [0, 3, 7] {
                 let mut bad = good.clone();

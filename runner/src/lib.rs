@@ -2,13 +2,13 @@
 //! `Event` → journal → `Run::apply` → … → verdict.
 
 pub mod book;
-pub mod expression;
-pub mod plan;
+pub mod cli;
+pub mod engine;
 pub mod event;
-pub mod run;
+pub mod expression;
 pub mod journal;
+pub mod plan;
+pub mod report;
+pub mod run;
 pub mod secret;
 pub mod store;
-pub mod engine;
-pub mod report;
-pub mod cli;

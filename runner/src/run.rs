@@ -83,9 +83,17 @@ pub enum Body {
     /// A step of some kind.
     Leaf,
     /// A `for_each` that knows its items: its children are `first..first + items`.
-    Each { items: Vec<Json>, first: Id },
+    Each {
+        /// The items.
+        items: Vec<Json>,
+        /// The first child.
+        first: Id,
+    },
     /// A playbook that has been entered.
-    Playbook { frame: usize },
+    Playbook {
+        /// Its frame.
+        frame: usize,
+    },
 }
 
 /// One step of one run: of the playbook, of a playbook it uses, or of one item of a `for_each`.
@@ -165,6 +173,7 @@ pub enum Phase {
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "acts are few and live for a moment")]
 pub enum Act {
     /// Record what follows from what has happened.
     Record(Event),
@@ -317,7 +326,9 @@ impl Run {
     }
     /// Whether a pivot has succeeded: from there on there is only forward.
     pub fn past_pivot(&self) -> bool {
-        self.units.iter().any(|u| u.state.is_good() && self.frames[u.frame].plan.text(u.step).head.pivot.as_ref().is_some_and(|p| *p.get_ref()))
+        self.units
+            .iter()
+            .any(|u| u.state.is_good() && self.frames[u.frame].plan.text(u.step).head.pivot.as_ref().is_some_and(|p| *p.get_ref()))
     }
 
     /// What is to be done now. Acts are given once; `now` is seconds of the epoch.
@@ -450,7 +461,8 @@ impl Run {
         let (unit, step) = (&self.units[id], self.step(id));
         let path = unit.path.to_string();
         let expands = step.each.is_some() && unit.item.is_none();
-        if unit.attempts == 0 && !expands
+        if unit.attempts == 0
+            && !expands
             && let Some(when) = &step.when
         {
             match when.holds(&self.names(id, &when.references)) {
@@ -474,7 +486,10 @@ impl Run {
     /// For an `always` step: a step that it reads and that never began.
     fn never_began(&self, id: Id) -> Option<&str> {
         let frame = &self.frames[self.units[id].frame];
-        let missing = |on: &&usize| !self.units[frame.first + **on].attempted && !matches!(self.units[frame.first + **on].body, Body::Each { .. } | Body::Playbook { .. });
+        let missing = |on: &&usize| {
+            !self.units[frame.first + **on].attempted
+                && !matches!(self.units[frame.first + **on].body, Body::Each { .. } | Body::Playbook { .. })
+        };
         self.step(id).reads.iter().find(missing).map(|on| &*frame.plan.steps[*on].id)
     }
 
@@ -522,7 +537,9 @@ impl Run {
         for (name, param) in plan.book.params.iter().filter(|(name, _)| !secret(&name.name)) {
             let given = rendered.value.get(&name.name).cloned().or_else(|| param.default.as_ref().map(|d| json!(d.get_ref())));
             match given {
-                Some(value) => params.insert(name.name.clone(), param::coerce(param, &value).map_err(|says| format!("{}: {says}", name.name))?),
+                Some(value) => {
+                    params.insert(name.name.clone(), param::coerce(param, &value).map_err(|says| format!("{}: {says}", name.name))?)
+                }
                 None if param.optional => params.insert(name.name.clone(), Json::Null),
                 None => return Err(format!("the param `{}` is not given", name.name)),
             };
@@ -602,7 +619,8 @@ impl Run {
         if !acts.is_empty() || self.running > 0 || !self.delayed.is_empty() {
             return acts;
         }
-        let waiting = !self.asking.is_empty() || self.troubled.iter().any(|id| self.units[*id].state == State::Unknown && self.is_always(*id));
+        let waiting =
+            !self.asking.is_empty() || self.troubled.iter().any(|id| self.units[*id].state == State::Unknown && self.is_always(*id));
         match waiting {
             false => vec![Act::End],
             true if self.paused.is_some() || (self.attended && !self.asking.is_empty()) => Vec::new(),
@@ -627,7 +645,8 @@ impl Run {
         match &record.event {
             Event::RunBegan { params, .. } => self.begin(record, params),
             Event::RunResumed { boot, .. } => {
-                self.rebooted |= self.began.as_ref().is_some_and(|r| matches!(&r.event, Event::RunBegan { boot: first, .. } if first != boot));
+                self.rebooted |=
+                    self.began.as_ref().is_some_and(|r| matches!(&r.event, Event::RunBegan { boot: first, .. } if first != boot));
                 self.resumed();
             }
             Event::Skipped { step, why } => {
@@ -834,7 +853,14 @@ impl Run {
         Ok(())
     }
 
-    fn attempt(&mut self, step: &str, attempt: u32, before: Option<&Json>, creates: &[String], at: (jiff::Timestamp, f64)) -> Result<(), String> {
+    fn attempt(
+        &mut self,
+        step: &str,
+        attempt: u32,
+        before: Option<&Json>,
+        creates: &[String],
+        at: (jiff::Timestamp, f64),
+    ) -> Result<(), String> {
         let id = self.known(step)?;
         if self.units[id].state.is_settled() {
             return Err(format!("`{step}` has settled and cannot begin again"));
@@ -852,7 +878,14 @@ impl Run {
         Ok(())
     }
 
-    fn attempted(&mut self, step: &str, attempt: u32, how: &Ended, again_at: Option<f64>, at: (jiff::Timestamp, f64)) -> Result<(), String> {
+    fn attempted(
+        &mut self,
+        step: &str,
+        attempt: u32,
+        how: &Ended,
+        again_at: Option<f64>,
+        at: (jiff::Timestamp, f64),
+    ) -> Result<(), String> {
         let id = self.known(step)?;
         if self.units[id].state.is_settled() {
             return Err(format!("`{step}` has settled and cannot end again"));
@@ -907,7 +940,14 @@ impl Run {
         Ok(())
     }
 
-    fn decided(&mut self, step: &str, decision: Decision, (by, role): (&str, Option<&str>), reason: &str, at: (jiff::Timestamp, f64)) -> Result<(), String> {
+    fn decided(
+        &mut self,
+        step: &str,
+        decision: Decision,
+        (by, role): (&str, Option<&str>),
+        reason: &str,
+        at: (jiff::Timestamp, f64),
+    ) -> Result<(), String> {
         let id = self.known(step)?;
         self.may_decide(id, decision, by, role)?;
         self.paused = None;
@@ -964,14 +1004,22 @@ impl Run {
                     let wanted = if question.by_hand { "done" } else { "approve" };
                     Err(format!("`{}` waits for `{wanted}` or `reject`", unit.path))
                 }
-                Decision::Approve if question.not_requester && requester => Err(format!("{by} started this run: somebody else has to approve `{}`", unit.path)),
-                Decision::Approve | Decision::Done if unit.answers.iter().any(|a| a.by == by) => Err(format!("{by} has answered already; `{}` wants {} different people", unit.path, question.count)),
+                Decision::Approve if question.not_requester && requester => {
+                    Err(format!("{by} started this run: somebody else has to approve `{}`", unit.path))
+                }
+                Decision::Approve | Decision::Done if unit.answers.iter().any(|a| a.by == by) => {
+                    Err(format!("{by} has answered already; `{}` wants {} different people", unit.path, question.count))
+                }
                 Decision::Approve | Decision::Done | Decision::Reject => Ok(()),
                 Decision::Skip | Decision::Retry => Err(format!("`{}` waits for an answer: `approve`, `done` or `reject`", unit.path)),
             };
         }
         if !self.troubled.contains(&id) {
-            return Err(format!("there is nothing to decide about `{}`: it is {}", unit.path, json!(unit.state).as_str().unwrap_or_default()));
+            return Err(format!(
+                "there is nothing to decide about `{}`: it is {}",
+                unit.path,
+                json!(unit.state).as_str().unwrap_or_default()
+            ));
         }
         match decision {
             Decision::Approve | Decision::Reject => Err(format!("`{}` failed; decide `retry`, `skip` or `done`", unit.path)),

@@ -1,6 +1,8 @@
 //! Where secrets come from. They are fetched when the first step that takes one begins, and go nowhere but to that step
 //! and to the redactor.
 
+#![expect(clippy::disallowed_methods, reason = "secrets come from the environment, files and programs")]
+
 use std::{collections::HashMap, path::Path, process::Command, sync::Arc};
 
 use steps::redact::Redactor;
@@ -41,7 +43,8 @@ fn fetch(from: &str, directory: &Path) -> Result<String, String> {
         "env" => std::env::var(rest).map_err(|_| format!("the environment variable {rest} is not set: export it before the run"))?,
         "file" => read(&directory.join(rest))?,
         "credential" => {
-            let folder = std::env::var("CREDENTIALS_DIRECTORY").map_err(|_| "there are no systemd credentials here: use LoadCredential= in the unit".to_owned())?;
+            let folder = std::env::var("CREDENTIALS_DIRECTORY")
+                .map_err(|_| "there are no systemd credentials here: use LoadCredential= in the unit".to_owned())?;
             if rest.contains('/') || rest.starts_with('.') {
                 return Err(format!("`{rest}` is not the name of a credential"));
             }
@@ -60,7 +63,11 @@ fn read(path: &Path) -> Result<String, String> {
 fn run(line: &str, directory: &Path) -> Result<String, String> {
     let mut words = line.split_whitespace();
     let program = words.next().unwrap_or_default();
-    let output = Command::new(program).args(words).current_dir(directory).output().map_err(|e| format!("cannot run `{program}` for a secret: {e}"))?;
+    let output = Command::new(program)
+        .args(words)
+        .current_dir(directory)
+        .output()
+        .map_err(|e| format!("cannot run `{program}` for a secret: {e}"))?;
     if !output.status.success() {
         return Err(format!("`{program}`, which should give a secret, ended with {}", output.status));
     }

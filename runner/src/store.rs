@@ -84,7 +84,8 @@ impl Home {
         let path = set.or_else(|| if root { Some("/var/lib/runsheet".into()) } else { state() });
         let path = path.ok_or("there is no place for runs: set RUNSHEET_HOME")?;
         let path = std::path::absolute(&path).map_err(|e| e.to_string())?;
-        make(&path).map_err(|e| format!("cannot make {} for the record of runs: {e}; set RUNSHEET_HOME to another folder", path.display()))?;
+        make(&path)
+            .map_err(|e| format!("cannot make {} for the record of runs: {e}; set RUNSHEET_HOME to another folder", path.display()))?;
         let meta = fs::symlink_metadata(&path).map_err(|e| format!("cannot look at {}: {e}", path.display()))?;
         if !meta.is_dir() {
             return Err(format!("{} is not a folder: set RUNSHEET_HOME to another one", path.display()));
@@ -276,7 +277,9 @@ pub fn load(name: &str) -> Result<(Sources, String, PathBuf), String> {
         (format!("library:{name}"), here)
     } else {
         let path = fs::canonicalize(path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => format!("there is no file `{name}`, and no playbook of that name in the library (`runsheet library`)"),
+            io::ErrorKind::NotFound => {
+                format!("there is no file `{name}`, and no playbook of that name in the library (`runsheet library`)")
+            }
             _ => format!("cannot read {name}: {e}"),
         })?;
         let file = path.file_name().and_then(|f| f.to_str()).ok_or_else(|| format!("{name} is no file"))?.to_owned();
@@ -304,7 +307,9 @@ fn text(key: &str, directory: &Path, must_be: bool) -> Result<Option<String>, St
     }
     let path = directory.join(key);
     match fs::read(&path) {
-        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|e| format!("{} is not UTF-8 at byte {}", path.display(), e.utf8_error().valid_up_to())),
+        Ok(bytes) => String::from_utf8(bytes)
+            .map(Some)
+            .map_err(|e| format!("{} is not UTF-8 at byte {}", path.display(), e.utf8_error().valid_up_to())),
         Err(e) if e.kind() == io::ErrorKind::NotFound && !must_be => Ok(None),
         Err(e) => Err(format!("cannot read {}: {e}", path.display())),
     }

@@ -1,24 +1,24 @@
 //! What a step is, and every kind of step. Knows nothing of runs.
 
-pub mod step;
-pub mod world;
-pub mod setting;
-pub mod process;
-pub mod redact;
-mod program;
-mod command;
-mod shell;
-mod wait;
 mod assert;
-mod manual;
-mod gate;
-#[cfg(test)]
-mod stage;
-mod file;
+mod command;
 mod disk;
+mod file;
+mod gate;
+mod manual;
+pub mod process;
+mod program;
+pub mod redact;
+pub mod reference;
+pub mod setting;
+mod shell;
 mod sql;
 pub mod sqlite;
-pub mod reference;
+#[cfg(test)]
+mod stage;
+pub mod step;
+mod wait;
+pub mod world;
 
 use step::Kind;
 

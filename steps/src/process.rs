@@ -1,6 +1,8 @@
 //! Programs: how a step starts one, takes its output and ends it. The output goes to the attempt's files, redacted and
 //! capped, and its beginning and end come back as text. Unaware of what the program is for.
 
+#![expect(clippy::disallowed_methods, reason = "this is the door to programs")]
+
 use std::{
     borrow::Cow,
     io::{Read, Write},

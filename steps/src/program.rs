@@ -71,6 +71,11 @@ pub(crate) fn find(view: &View, argv: &[String]) -> Result<Found, Error> {
 /// `name` is what people know it by.
 pub(crate) async fn run(world: &World, name: &str, mut program: Program, parse: Parse, success: &[u8]) -> Result<Ran, Error> {
     let file = program.stdout_to.take();
+    if let Some(file) = &file
+        && world.symlink_metadata(file)?.is_some_and(|there| !there.is_file())
+    {
+        return Err(Error::Final(format!("{} is no plain file: `stdout_to` would put one in its place", world.path(file).display())));
+    }
     let part = file.as_deref().map(part_of);
     program.stdout_to.clone_from(&part);
     let ran = match world.run(program).await {

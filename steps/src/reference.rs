@@ -28,7 +28,8 @@ pub fn page(kind: &Kind) -> String {
 
 /// The whole reference, in Markdown.
 pub fn reference() -> String {
-    let mut out = String::from("# Kinds of steps\n\nWritten from the kinds by `UPDATE=1 cargo test`; `runsheet kinds NAME` prints the same.\n\n");
+    let mut out =
+        String::from("# Kinds of steps\n\nWritten from the kinds by `UPDATE=1 cargo test`; `runsheet kinds NAME` prints the same.\n\n");
     for kind in crate::KINDS {
         out += &format!("- [`{}`](#{}): {}\n", kind.name, kind.name.replace('.', ""), summary(kind));
     }
@@ -49,7 +50,11 @@ fn table(title: &str, schema: &Json, settings: bool) -> String {
     for (name, property) in properties {
         let needed = if settings && required(name) { " **required**" } else { "" };
         let default = property.get("default").filter(|d| settings && !d.is_null()).map_or(String::new(), |d| format!(" Default: `{d}`."));
-        out += &format!("| `{name}` | {}{needed} | {}{default} |\n", kind_of(property, schema), about(property).replace('\n', " ").replace('|', "\\|"));
+        out += &format!(
+            "| `{name}` | {}{needed} | {}{default} |\n",
+            kind_of(property, schema),
+            about(property).replace('\n', " ").replace('|', "\\|")
+        );
     }
     out
 }

@@ -104,7 +104,11 @@ impl<'de> Deserialize<'de> for Size {
                 u64::try_from(bytes).map(Size).map_err(|_| E::custom("a size is not negative"))
             }
             fn visit_f64<E: de::Error>(self, bytes: f64) -> Result<Size, E> {
-                if bytes >= 0.0 && bytes.fract() == 0.0 { Ok(Size(bytes as u64)) } else { Err(E::custom("a size is a whole number of bytes")) }
+                if bytes >= 0.0 && bytes.fract() == 0.0 {
+                    Ok(Size(bytes as u64))
+                } else {
+                    Err(E::custom("a size is a whole number of bytes"))
+                }
             }
         }
         from.deserialize_any(Visitor)

@@ -80,7 +80,9 @@ pub(super) fn rendered(problems: &[Problem]) -> String {
         let says = crate::report::plain(&problem.says);
         // A table's place is its header and all below it: its first line is enough to be found by.
         let first_line = text[at.clone()].find('\n').map_or(at.end, |end| at.start + end);
-        let snippet = Snippet::source(text.as_str()).path(problem.source.name.as_str()).annotation(AnnotationKind::Primary.span(at.start..first_line));
+        let snippet = Snippet::source(text.as_str())
+            .path(problem.source.name.as_str())
+            .annotation(AnnotationKind::Primary.span(at.start..first_line));
         let mut report = vec![level.primary_title(says.as_str()).element(snippet)];
         let hint = problem.hint.as_deref().map(crate::report::plain);
         if let Some(hint) = &hint {

@@ -14,7 +14,9 @@ use crate::{
 
 /// Records what a person decides about a step that failed, is unknown, or asks.
 #[derive(Args)]
-#[command(after_help = "Example:\n  runsheet decide last go approve --reason \"window agreed with sales\" --role ops-lead\n  runsheet decide last copy retry --reason \"disk replaced\"")]
+#[command(
+    after_help = "Example:\n  runsheet decide last go approve --reason \"window agreed with sales\" --role ops-lead\n  runsheet decide last copy retry --reason \"disk replaced\""
+)]
 pub(super) struct Decide {
     /// The run: an id, a unique beginning of one, or `last`.
     run: String,
@@ -64,7 +66,11 @@ impl Decide {
         let by = self.by.clone().unwrap_or_else(login);
         let id = told.run.unit(&self.step).ok_or_else(|| {
             let near = crate::book::nearest(&self.step, told.run.units.iter().map(|u| &*u.path));
-            Failure::usage(format!("there is no step `{}` in this run{}", self.step, near.map_or(String::new(), |n| format!("; did you mean `{n}`?"))))
+            Failure::usage(format!(
+                "there is no step `{}` in this run{}",
+                self.step,
+                near.map_or(String::new(), |n| format!("; did you mean `{n}`?"))
+            ))
         })?;
         let (step, role, reason) = (self.step.clone(), self.role.clone(), self.reason.clone());
         let Some(held) = told.folder.hold().map_err(|e| Failure::usage(e.to_string()))? else {
@@ -73,7 +79,8 @@ impl Decide {
             return Ok(0);
         };
         told.run.may_decide(id, decision, &by, role.as_deref()).map_err(Failure::usage)?;
-        let mut journal = Journal::resume(&told.folder.journal(), &told.reading).map_err(|e| Failure { code: 6, says: e.to_string(), hint: None })?;
+        let mut journal =
+            Journal::resume(&told.folder.journal(), &told.reading).map_err(|e| Failure { code: 6, says: e.to_string(), hint: None })?;
         let record = journal.stamp(Event::Decided { step, decision, by, role, reason });
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| Failure::usage(e.to_string()))?;
         runtime.block_on(journal.write(vec![record]))?;
@@ -87,7 +94,11 @@ impl Decide {
 pub(super) fn hand_over(folder: &RunFolder, tell: &Tell) -> Result<(), Failure> {
     let cannot = |e: std::io::Error| Failure::usage(format!("cannot reach the run's runner: {e}"));
     let stem = format!("{}-{}", crate::journal::now().as_microsecond(), std::process::id());
-    let (beside, asked, answer) = (folder.inbox().join(format!("{stem}.new")), folder.inbox().join(format!("{stem}.json")), folder.inbox().join(format!("{stem}.answer")));
+    let (beside, asked, answer) = (
+        folder.inbox().join(format!("{stem}.new")),
+        folder.inbox().join(format!("{stem}.json")),
+        folder.inbox().join(format!("{stem}.answer")),
+    );
     std::fs::write(&beside, serde_json::to_vec(tell).unwrap_or_default()).map_err(cannot)?;
     std::fs::rename(&beside, &asked).map_err(cannot)?;
     for _ in 0..200 {

@@ -50,7 +50,11 @@ pub(super) fn tools(plan: &Plan, directory: &Path) -> Result<(), Failure> {
         .collect();
     missing.sort();
     missing.dedup();
-    if missing.is_empty() { Ok(()) } else { Err(Failure::usage(format!("nothing ran, because programs are missing:\n  {}", missing.join("\n  ")))) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::usage(format!("nothing ran, because programs are missing:\n  {}", missing.join("\n  "))))
+    }
 }
 
 /// The boot of this machine, by the kernel's own id.
@@ -65,7 +69,11 @@ fn host() -> String {
 /// Begins a new run and drives it.
 pub(super) fn start(home: &Home, plan: Arc<Plan>, snapshot: &Snapshot, manner: &Manner) -> Outcome {
     tools(&plan, &snapshot.directory)?;
-    let cannot = |e: std::io::Error| Failure { code: 6, says: format!("cannot make the record of a run: {e}"), hint: Some("set RUNSHEET_HOME to a folder with room".into()) };
+    let cannot = |e: std::io::Error| Failure {
+        code: 6,
+        says: format!("cannot make the record of a run: {e}"),
+        hint: Some("set RUNSHEET_HOME to a folder with room".into()),
+    };
     let (folder, held) = home.new_run(snapshot).map_err(cannot)?;
     if let Err(failure) = lock(home, &plan, snapshot, &folder.id) {
         drop(std::fs::remove_dir_all(&folder.path));
@@ -103,7 +111,9 @@ fn lock(home: &Home, plan: &Plan, snapshot: &Snapshot, run: &str) -> Result<(), 
         let Some((name, holder)) = home.lock(&names, run).map_err(Failure::usage)? else { return Ok(()) };
         if waited >= wait {
             let says = format!("the lock `{name}` is held by run {holder}; nothing ran");
-            return Err(Failure::usage(says).hint(format!("`runsheet show {holder}` tells how far it is; a dead run keeps its locks until it is resumed or cancelled")));
+            return Err(Failure::usage(says).hint(format!(
+                "`runsheet show {holder}` tells how far it is; a dead run keeps its locks until it is resumed or cancelled"
+            )));
         }
         if !std::mem::replace(&mut said, true) {
             eprintln!("waiting for run {holder}, which holds the lock `{name}`");
@@ -116,7 +126,11 @@ fn lock(home: &Home, plan: &Plan, snapshot: &Snapshot, run: &str) -> Result<(), 
 /// Takes up a run that no runner holds, after `told`, and drives it.
 pub(super) fn take_up(home: &Home, told: Told, tells: Vec<Tell>, accepted: Option<(Arc<Plan>, Snapshot)>, manner: &Manner) -> Outcome {
     let Told { folder, reading, mut run, mut snapshot } = told;
-    let held = folder.hold().ok().flatten().ok_or_else(|| Failure::usage(format!("run {} is held by another runner, which is alive", folder.id)))?;
+    let held = folder
+        .hold()
+        .ok()
+        .flatten()
+        .ok_or_else(|| Failure::usage(format!("run {} is held by another runner, which is alive", folder.id)))?;
     if let Some(torn) = &reading.torn {
         eprintln!("the end of the record is torn and was cut ({torn}); it is kept beside it as journal.torn");
     }
@@ -126,7 +140,11 @@ pub(super) fn take_up(home: &Home, told: Told, tells: Vec<Tell>, accepted: Optio
         for record in &reading.records {
             run.apply(record).map_err(|says| Failure::usage(format!("the changed playbook does not fit what has happened: {says}")))?;
         }
-        folder.replace_snapshot(&changed).map_err(|e| Failure { code: 6, says: format!("cannot keep the changed playbook: {e}"), hint: None })?;
+        folder.replace_snapshot(&changed).map_err(|e| Failure {
+            code: 6,
+            says: format!("cannot keep the changed playbook: {e}"),
+            hint: None,
+        })?;
         digest = Some(changed.digest());
         snapshot = changed;
     }
@@ -134,7 +152,11 @@ pub(super) fn take_up(home: &Home, told: Told, tells: Vec<Tell>, accepted: Optio
     if let Some((name, holder)) = home.lock(&locks, &folder.id).map_err(Failure::usage)? {
         return Err(Failure::usage(format!("the lock `{name}` is now held by run {holder}")));
     }
-    let journal = Journal::resume(&folder.journal(), &reading).map_err(|e| Failure { code: 6, says: format!("the record cannot be made durable: {e}"), hint: None })?;
+    let journal = Journal::resume(&folder.journal(), &reading).map_err(|e| Failure {
+        code: 6,
+        says: format!("the record cannot be made durable: {e}"),
+        hint: None,
+    })?;
     let resumed = Event::RunResumed { by: login(), boot: boot(), accepted: digest };
     drive(home, Driven { run, journal, folder, held, first: vec![resumed], tells }, &snapshot, manner)
 }
@@ -152,12 +174,17 @@ fn drive(home: &Home, driven: Driven, snapshot: &Snapshot, manner: &Manner) -> O
     let Driven { mut run, journal, folder, held, first, tells } = driven;
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal() && manner.format == super::Format::Text;
     run.attended = terminal || manner.wait;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure { code: 6, says: e.to_string(), hint: None })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Failure {
+        code: 6,
+        says: e.to_string(),
+        hint: None,
+    })?;
     let (tell, told) = mpsc::unbounded_channel();
     let mut screen = screen::Screen::new(manner.format, terminal, tell);
     let (id, locks) = (folder.id.clone(), crate::run::locks(run.plan(), &snapshot.params, &folder.id).map_err(Failure::usage)?);
     let view = view(&snapshot.directory, &folder.id)?;
-    let parts = Parts { run, journal, folder: folder.clone(), held, view, directory: snapshot.directory.clone(), observer: &mut screen, told };
+    let parts =
+        Parts { run, journal, folder: folder.clone(), held, view, directory: snapshot.directory.clone(), observer: &mut screen, told };
     let outcome = runtime.block_on(async {
         let mut engine = Engine::new(parts);
         for event in first {

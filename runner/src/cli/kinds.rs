@@ -19,15 +19,19 @@ pub(super) struct Kinds {
 impl Kinds {
     pub(super) fn run(&self) -> Outcome {
         let Some(name) = &self.name else {
-            let list: Vec<String> = steps::KINDS.iter().map(|kind| format!("{:18} {}", kind.name, steps::reference::summary(kind))).collect();
+            let list: Vec<String> =
+                steps::KINDS.iter().map(|kind| format!("{:18} {}", kind.name, steps::reference::summary(kind))).collect();
             match self.format {
                 Format::Text => say(&list.join("\n")),
-                Format::Json => say(&serde_json::to_string_pretty(&steps::KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>()).unwrap_or_default()),
+                Format::Json => {
+                    say(&serde_json::to_string_pretty(&steps::KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>()).unwrap_or_default())
+                }
             }
             return Ok(0);
         };
         let kind = steps::kind(name).ok_or_else(|| {
-            let near = nearest(name, KINDS.keys().copied()).map_or("`runsheet kinds` lists them".to_owned(), |n| format!("did you mean `{n}`?"));
+            let near =
+                nearest(name, KINDS.keys().copied()).map_or("`runsheet kinds` lists them".to_owned(), |n| format!("did you mean `{n}`?"));
             Failure::usage(format!("there is no kind `{name}`")).hint(near)
         })?;
         match self.format {

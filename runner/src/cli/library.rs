@@ -16,8 +16,11 @@ impl Library {
     pub(super) fn run(&self) -> Outcome {
         match &self.name {
             None => {
-                let title = |text: &str| toml::from_str::<toml::Table>(text).ok().and_then(|t| t.get("playbook")?.get("title")?.as_str().map(str::to_owned));
-                let list: Vec<String> = playbooks::LIBRARY.iter().map(|(name, text)| format!("{name:32} {}", title(text).unwrap_or_default())).collect();
+                let title = |text: &str| {
+                    toml::from_str::<toml::Table>(text).ok().and_then(|t| t.get("playbook")?.get("title")?.as_str().map(str::to_owned))
+                };
+                let list: Vec<String> =
+                    playbooks::LIBRARY.iter().map(|(name, text)| format!("{name:32} {}", title(text).unwrap_or_default())).collect();
                 say(&list.join("\n"));
                 Ok(0)
             }

@@ -37,7 +37,11 @@ impl Rehearse {
         say(&text);
         match rehearsal.trouble {
             0 => Ok(0),
-            n => Err(Failure { code: 1, says: format!("{n} step{} could not be looked at; nothing was changed", if n == 1 { "" } else { "s" }), hint: None }),
+            n => Err(Failure {
+                code: 1,
+                says: format!("{n} step{} could not be looked at; nothing was changed", if n == 1 { "" } else { "s" }),
+                hint: None,
+            }),
         }
     }
 }
@@ -130,7 +134,9 @@ impl Rehearsal<'_> {
         match before {
             Ok(before) => step.say(&before).map_err(|e| e.says().to_owned()),
             // What an earlier step is to make is not there yet.
-            Err(says) if !plan.steps[at].needs.is_empty() || !plan.steps[at].after.is_empty() => Ok(format!("{}; now: {says}", facets.kind.name)),
+            Err(says) if !plan.steps[at].needs.is_empty() || !plan.steps[at].after.is_empty() => {
+                Ok(format!("{}; now: {says}", facets.kind.name))
+            }
             Err(says) => Err(says),
         }
     }
@@ -157,7 +163,11 @@ impl Rehearsal<'_> {
                 _ => None,
             };
             let given = match written {
-                Some(node) => settings::render(node, &serde_json::json!({}), &names).ok().filter(|r| !r.unknown).and_then(|r| param::coerce(param, &r.value).ok()).map(value),
+                Some(node) => settings::render(node, &serde_json::json!({}), &names)
+                    .ok()
+                    .filter(|r| !r.unknown)
+                    .and_then(|r| param::coerce(param, &r.value).ok())
+                    .map(value),
                 None => param.default.as_ref().and_then(|d| param::coerce(param, &serde_json::json!(d.get_ref())).ok()).map(value),
             };
             all.insert(name.name.clone(), given.unwrap_or_else(unknown));

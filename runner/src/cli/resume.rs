@@ -46,42 +46,33 @@ impl Resume {
         for unit in begun {
             let id = &told.run.plan().steps[unit.step].id;
             let (old, new) = (told.run.plan(), &now.plan);
-            let same = new.step(id).is_some_and(|at| format!("{:?}", without_places(new.text(at))) == format!("{:?}", without_places(old.text(unit.step))));
+            let same = written(&old.book.source.text, id) == written(&new.book.source.text, id);
             if !same {
                 differ.push(id.to_string());
             }
         }
         differ.dedup();
-        let used_changed = now.sources.0.iter().any(|(key, source)| *key != now.root && told.snapshot.texts.get(key).is_none_or(|(_, text)| *text != source.text));
+        let used_changed = now
+            .sources
+            .0
+            .iter()
+            .any(|(key, source)| *key != now.root && told.snapshot.texts.get(key).is_none_or(|(_, text)| *text != source.text));
         if used_changed {
             return Err(Failure::usage("a playbook that this one uses has changed: that cannot be accepted in the middle of a run"));
         }
         if !differ.is_empty() {
-            return Err(Failure::usage(format!("these steps have begun and differ now: {}", differ.join(", "))).hint("roll the run back, and begin a new one"));
+            return Err(Failure::usage(format!("these steps have begun and differ now: {}", differ.join(", ")))
+                .hint("roll the run back, and begin a new one"));
         }
         let snapshot = Snapshot::new(told.snapshot.playbook.clone(), now.root, now.directory, told.snapshot.params.clone(), &now.sources);
         Ok((now.plan, snapshot))
     }
 }
 
-/// A step's text without the places in the file, which move when other lines change.
-fn without_places(text: &crate::book::StepText) -> serde_json::Value {
-    let debug = format!("{text:?}");
-    let mut out = String::with_capacity(debug.len());
-    let mut digits = String::new();
-    for c in debug.chars() {
-        if c.is_ascii_digit() {
-            digits.push(c);
-            continue;
-        }
-        // A place is written as `12..34`; other numbers stay.
-        if !digits.is_empty() && !(c == '.' || out.ends_with("..")) {
-            out.push_str(&digits);
-        }
-        digits.clear();
-        out.push(c);
-    }
-    serde_json::Value::String(out)
+/// A step as it is written, wherever it stands in the text.
+fn written(text: &str, id: &str) -> Option<toml::Value> {
+    let table: toml::Table = toml::from_str(text).ok()?;
+    ["steps", "always"].into_iter().find_map(|section| table.get(section)?.get(id).cloned())
 }
 
 fn root_name(told: &super::Told) -> String {

@@ -63,7 +63,9 @@ impl Params {
                 },
             }
         }
-        for (name, param) in book.params.iter().filter(|(name, _)| !self.set.iter().any(|s| s.split_once('=').is_some_and(|(n, _)| n == name.name))) {
+        for (name, param) in
+            book.params.iter().filter(|(name, _)| !self.set.iter().any(|s| s.split_once('=').is_some_and(|(n, _)| n == name.name)))
+        {
             match &param.default {
                 Some(default) => {
                     if let Ok(value) = param::coerce(param, &json!(default.get_ref())) {
@@ -71,7 +73,12 @@ impl Params {
                     }
                 }
                 None if param.optional => drop(params.insert(name.name.clone(), Json::Null)),
-                None => wrong.push(format!("{} is not given: --set {}=…{}", name.name, name.name, param.about.as_ref().map_or(String::new(), |a| format!("  ({a})")))),
+                None => wrong.push(format!(
+                    "{} is not given: --set {}=…{}",
+                    name.name,
+                    name.name,
+                    param.about.as_ref().map_or(String::new(), |a| format!("  ({a})"))
+                )),
             }
         }
         if wrong.is_empty() { Ok(Json::Object(params)) } else { Err(Failure::usage(format!("nothing ran:\n  {}", wrong.join("\n  ")))) }

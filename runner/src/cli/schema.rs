@@ -6,7 +6,9 @@ use super::{Outcome, say};
 
 /// Prints the JSON Schema of a playbook with all kinds, for editors.
 #[derive(Args)]
-#[command(after_help = "Example:\n  runsheet schema > playbook.schema.json\n  then begin a playbook with:  #:schema ./playbook.schema.json")]
+#[command(
+    after_help = "Example:\n  runsheet schema > playbook.schema.json\n  then begin a playbook with:  #:schema ./playbook.schema.json"
+)]
 pub(super) struct SchemaCommand {}
 
 impl SchemaCommand {

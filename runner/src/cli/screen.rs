@@ -67,11 +67,23 @@ impl Screen {
 
     fn ask(&self, run: &Run) {
         let asking = run.asking();
-        let (id, menu): (Id, &[(&str, &str, Option<Decision>, Option<Request>)]) = match (asking.first(), run.troubled().first()) {
-            (Some(id), _) if run.units[*id].question.as_ref().is_some_and(|(q, _)| q.by_hand) => {
-                (*id, &[("d", "done", Some(Decision::Done), None), ("n", "no, it cannot be done", Some(Decision::Reject), None), ("u", "undo everything", None, Some(Request::Rollback))])
-            }
-            (Some(id), _) => (*id, &[("y", "yes", Some(Decision::Approve), None), ("n", "no", Some(Decision::Reject), None), ("u", "undo everything", None, Some(Request::Rollback))]),
+        let (id, menu): (Id, &[Choice]) = match (asking.first(), run.troubled().first()) {
+            (Some(id), _) if run.units[*id].question.as_ref().is_some_and(|(q, _)| q.by_hand) => (
+                *id,
+                &[
+                    ("d", "done", Some(Decision::Done), None),
+                    ("n", "no, it cannot be done", Some(Decision::Reject), None),
+                    ("u", "undo everything", None, Some(Request::Rollback)),
+                ],
+            ),
+            (Some(id), _) => (
+                *id,
+                &[
+                    ("y", "yes", Some(Decision::Approve), None),
+                    ("n", "no", Some(Decision::Reject), None),
+                    ("u", "undo everything", None, Some(Request::Rollback)),
+                ],
+            ),
             (None, Some(id)) => (
                 *id,
                 &[
@@ -173,7 +185,11 @@ impl Observer for Screen {
             });
             let since = unit.began.map_or(0.0, |(_, up)| journal::up() - up);
             let how_far = far.get(&id).map_or(String::new(), |(done, total, unit)| how_far(*done, *total, unit, since));
-            let waits = if unit.state == State::Waiting { if unit.question.is_some() { " waits for a person" } else { " waits to try again" } } else { "" };
+            let waits = if unit.state == State::Waiting {
+                if unit.question.is_some() { " waits for a person" } else { " waits to try again" }
+            } else {
+                ""
+            };
             bar.set_message(format!("{} {}{how_far}{waits}", unit.path, print_duration(since.round())));
         }
     }

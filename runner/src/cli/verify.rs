@@ -3,11 +3,7 @@
 use clap::Args;
 
 use super::{Failure, Outcome, say};
-use crate::{
-    event::Event,
-    journal,
-    store::Home,
-};
+use crate::{event::Event, journal, store::Home};
 
 /// Checks the chain of hashes of a run's record, and its snapshot.
 #[derive(Args)]
@@ -23,7 +19,11 @@ pub(super) struct Verify {
 impl Verify {
     pub(super) fn run(&self) -> Outcome {
         let folder = Home::open().and_then(|home| home.find(&self.run)).map_err(Failure::usage)?;
-        let bad = |says: String| Failure { code: 6, says, hint: Some("compare with a copy of the record; trust neither until you know why".into()) };
+        let bad = |says: String| Failure {
+            code: 6,
+            says,
+            hint: Some("compare with a copy of the record; trust neither until you know why".into()),
+        };
         let reading = journal::read(&folder.journal())?;
         if let Some(torn) = &reading.torn {
             return Err(bad(format!("the end of the record is torn or was changed: {torn}")));

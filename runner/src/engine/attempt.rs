@@ -38,10 +38,26 @@ pub(super) struct Names(pub(super) Value);
 
 /// What is to be done.
 pub(super) enum Work {
-    Apply { step: Box<dyn AnyStep>, before: Json, attempt: u32, answers: Vec<Answer>, output: PathBuf, holds: Names },
-    Probe { step: Box<dyn AnyStep>, output: PathBuf, holds: Names },
+    Apply {
+        step: Box<dyn AnyStep>,
+        before: Json,
+        attempt: u32,
+        answers: Vec<Answer>,
+        output: PathBuf,
+        holds: Names,
+    },
+    Probe {
+        step: Box<dyn AnyStep>,
+        output: PathBuf,
+        holds: Names,
+    },
     /// Undone by the step's own kind when there is a `before`, else by a handler.
-    Undo { step: Box<dyn AnyStep>, before: Option<Json>, output: PathBuf, holds: Names },
+    Undo {
+        step: Box<dyn AnyStep>,
+        before: Option<Json>,
+        output: PathBuf,
+        holds: Names,
+    },
 }
 
 /// What has ended.
@@ -102,7 +118,9 @@ pub(super) async fn perform(context: Context, work: Work) -> Done {
                     Done::Probed { id, happened: Some(true), outputs: Some(outputs) }
                 }
                 // A program that ran and said no, or a check that failed: it did not happen.
-                Within::Ended(Err(Error::Exit { code: Some(_), .. } | Error::Final(_))) => Done::Probed { id, happened: Some(false), outputs: None },
+                Within::Ended(Err(Error::Exit { code: Some(_), .. } | Error::Final(_))) => {
+                    Done::Probed { id, happened: Some(false), outputs: None }
+                }
                 Within::Ended(Err(_)) | Within::TimedOut | Within::Deaf => Done::Probed { id, happened: None, outputs: None },
             }
         }

@@ -59,8 +59,13 @@ impl Planner<'_> {
         let forward = book.steps.len();
         let plan = Plan { key: key.to_owned(), steps: steps?, forward, order: order?, params, book };
         if plan.book.head.purpose == Some(Purpose::Drill) && !plan.verifies() {
-            let hint = "add a verification such as `sqlite.integrity` or `file.verify`, or say `verifies = true` on the step that proves it";
-            self.problems.push(plan.problem(0..0, "this drill verifies nothing: it could never fail for the right reason".into(), Some(hint.into())));
+            let hint =
+                "add a verification such as `sqlite.integrity` or `file.verify`, or say `verifies = true` on the step that proves it";
+            self.problems.push(plan.problem(
+                0..0,
+                "this drill verifies nothing: it could never fail for the right reason".into(),
+                Some(hint.into()),
+            ));
         }
         Some(plan)
     }
@@ -80,15 +85,20 @@ impl Planner<'_> {
                 found.map(Action::Kind)
             }
             Uses::Playbook(used) if self.open.contains(&used) => {
-                let path: Vec<&str> = self.open.iter().skip_while(|open| **open != used).map(String::as_str).chain([used.as_str()]).collect();
+                let path: Vec<&str> =
+                    self.open.iter().skip_while(|open| **open != used).map(String::as_str).chain([used.as_str()]).collect();
                 say(format!("this playbook uses itself: {}", path.join(" → ")), None);
                 None
             }
             Uses::Playbook(used) if !self.sources.0.contains_key(&used) => {
                 match used.strip_prefix("library:") {
                     Some(name) => {
-                        let near = nearest(name, playbooks::LIBRARY.iter().map(|(name, _)| *name)).map(|near| format!("did you mean `{near}`?"));
-                        say(format!("the library has no playbook `{name}`"), Some(near.unwrap_or_else(|| "`runsheet library` lists them".into())));
+                        let near =
+                            nearest(name, playbooks::LIBRARY.iter().map(|(name, _)| *name)).map(|near| format!("did you mean `{near}`?"));
+                        say(
+                            format!("the library has no playbook `{name}`"),
+                            Some(near.unwrap_or_else(|| "`runsheet library` lists them".into())),
+                        );
                     }
                     None => say(format!("there is no file {used}"), Some("the path starts at the folder of this playbook".into())),
                 }
@@ -230,7 +240,8 @@ impl<'b> Checker<'b> {
             let until = rto.until.get_ref();
             if !until.strip_prefix("steps.").is_some_and(|id| self.ids.contains_key(id)) {
                 let hint = until.strip_prefix("steps.").and_then(|id| nearest(id, self.ids.keys().copied()));
-                let hint = hint.map_or("name a step of this playbook: until = \"steps.verify\"".to_owned(), |n| format!("did you mean `steps.{n}`?"));
+                let hint = hint
+                    .map_or("name a step of this playbook: until = \"steps.verify\"".to_owned(), |n| format!("did you mean `steps.{n}`?"));
                 self.say(rto.until.span(), format!("`{until}` is not a step"), hint);
             }
         }
@@ -297,7 +308,9 @@ impl<'b> Checker<'b> {
                     let near = nearest(name.get_ref(), known.keys().copied()).map(|near| format!("did you mean `{near}`?"));
                     let other = if always { &self.ids } else { &self.always };
                     let hint = match other.contains_key(name.get_ref().as_str()) {
-                        true if always => Some("`always` steps run after all others in any case; they are ordered among themselves".to_owned()),
+                        true if always => {
+                            Some("`always` steps run after all others in any case; they are ordered among themselves".to_owned())
+                        }
                         true => Some("an `always` step runs after all others; nothing can wait for it".to_owned()),
                         false => near,
                     };
@@ -401,7 +414,9 @@ impl<'b> Checker<'b> {
         let with = self.stripped(with, &facets.settings, facets.kind.name);
         let Some(value) = self.values(&with, &facets.settings, scope, Some(at), edges, facets.kind.name) else { return unread };
         match (facets.kind.read)(value.value) {
-            Ok(step) => Facts { effect: step.effect(), reversal: Some(step.reversal()), tools: step.tools(), asks: step.question().is_some() },
+            Ok(step) => {
+                Facts { effect: step.effect(), reversal: Some(step.reversal()), tools: step.tools(), asks: step.question().is_some() }
+            }
             Err(refused) => {
                 let (place, templated) = settings::place_of(&with, &refused.path);
                 if !(templated && value.unknown) {
@@ -416,7 +431,15 @@ impl<'b> Checker<'b> {
     }
 
     /// Checks the names of values and renders them with samples. Nothing comes back when something is wrong.
-    fn values(&mut self, node: &Node, schema: &Json, scope: Scope, at: Option<usize>, edges: &mut Edges, of: &str) -> Option<settings::Rendered> {
+    fn values(
+        &mut self,
+        node: &Node,
+        schema: &Json,
+        scope: Scope,
+        at: Option<usize>,
+        edges: &mut Edges,
+        of: &str,
+    ) -> Option<settings::Rendered> {
         let mut complaints = Vec::new();
         let used = settings::used(node, schema, &mut complaints);
         let before = self.problems.len();
@@ -450,7 +473,8 @@ impl<'b> Checker<'b> {
 
     fn secret(&mut self, name: &settings::Used, of: &str) {
         if !name.secret_place {
-            let hint = format!("secrets go where `{of}` takes one, such as `env`, `stdin` or a password; there they are kept out of every record");
+            let hint =
+                format!("secrets go where `{of}` takes one, such as `env`, `stdin` or a password; there they are kept out of every record");
             self.say(name.at.clone(), "a secret may not stand here: it would be seen in the process list or in a record", hint);
         }
     }
@@ -502,7 +526,11 @@ impl<'b> Checker<'b> {
                 "failed" => all.push(RetryOn::Failed),
                 other => match other.strip_prefix("exit:").and_then(|code| code.parse().ok()) {
                     Some(code) => all.push(RetryOn::Exit(code)),
-                    None => self.say(word.span(), format!("`{other}` is not worth another try"), "`passing`, `timeout`, `failed` or `exit:75`".to_owned()),
+                    None => self.say(
+                        word.span(),
+                        format!("`{other}` is not worth another try"),
+                        "`passing`, `timeout`, `failed` or `exit:75`".to_owned(),
+                    ),
                 },
             }
         }
@@ -518,7 +546,11 @@ impl<'b> Checker<'b> {
                 OnUnknown::Ask
             }
             (Some(other), Some(probe)) if other != OnUnknown::Probe => {
-                self.say(probe.at.clone(), "this probe would never be asked", "say `on_unknown = \"probe\"`, or take one of them out".to_owned());
+                self.say(
+                    probe.at.clone(),
+                    "this probe would never be asked",
+                    "say `on_unknown = \"probe\"`, or take one of them out".to_owned(),
+                );
                 other
             }
             (Some(said), _) => said,
@@ -533,7 +565,11 @@ impl<'b> Checker<'b> {
         let head = &text.head;
         let open = matches!(action, Action::Kind(facets) if ["command", "shell", "http"].contains(&facets.kind.name));
         if let Some(effect) = head.effect.as_ref().filter(|_| !open) {
-            self.say(effect.span(), format!("`{}` says its effect itself", head.uses.get_ref()), "only `command` and `shell` take `effect`".to_owned());
+            self.say(
+                effect.span(),
+                format!("`{}` says its effect itself", head.uses.get_ref()),
+                "only `command` and `shell` take `effect`".to_owned(),
+            );
         }
         if let (true, Some(pivot)) = (always, &head.pivot) {
             self.say(pivot.span(), "an `always` step is no pivot: there is nothing after it", None);
@@ -545,7 +581,11 @@ impl<'b> Checker<'b> {
             self.say(text.id.at.clone(), "a playbook has no probe: each of its steps is asked", None);
         }
         if head.deadline.is_some() && head.retry.is_none() {
-            self.say(text.id.at.clone(), "`deadline` is for all attempts, and there is only one", "say `timeout`, or add `retry`".to_owned());
+            self.say(
+                text.id.at.clone(),
+                "`deadline` is for all attempts, and there is only one",
+                "say `timeout`, or add `retry`".to_owned(),
+            );
         }
         if open && !always && facts.effect > Effect::Read && text.rollback.is_none() && head.by_hand.is_none() {
             let says = format!("`{}` changes something and has no way back: a rollback will leave it as it is", text.id.name);
@@ -554,7 +594,14 @@ impl<'b> Checker<'b> {
     }
 
     /// Reads an expression and evaluates it with samples.
-    fn expression(&mut self, text: &toml::Spanned<String>, scope: Scope, at: Option<usize>, edges: &mut Edges, boolean: bool) -> Option<Expression> {
+    fn expression(
+        &mut self,
+        text: &toml::Spanned<String>,
+        scope: Scope,
+        at: Option<usize>,
+        edges: &mut Edges,
+        boolean: bool,
+    ) -> Option<Expression> {
         let start = text.span().start + usize::from(text.span().len() == text.get_ref().len() + 2);
         let place = |at: &Range<usize>| start + at.start..start + at.end;
         let complain = |this: &mut Self, wrong: Wrong| this.say(place(&wrong.at), wrong.says, None);
@@ -650,7 +697,9 @@ impl<'b> Checker<'b> {
             self.say(at, "name a step and an output: `steps.backup.path`", None);
             return;
         };
-        let Some(&on) = self.ids.get(id.as_str()).or_else(|| self.always.get(id.as_str()).filter(|_| step.is_some_and(|s| s >= self.book.steps.len()))) else {
+        let Some(&on) =
+            self.ids.get(id.as_str()).or_else(|| self.always.get(id.as_str()).filter(|_| step.is_some_and(|s| s >= self.book.steps.len())))
+        else {
             let near = nearest(id, self.ids.keys().copied()).map(|near| format!("did you mean `steps.{near}`?"));
             self.say(at, format!("there is no step `{id}`"), near);
             return;
@@ -670,7 +719,8 @@ impl<'b> Checker<'b> {
         }
         if scope == Scope::Handler && step == Some(on) {
             if !reference.defaulted {
-                let hint = format!("the step may have failed before it had any: `{} | default(…)`, or use `before.…`", reference.path.join("."));
+                let hint =
+                    format!("the step may have failed before it had any: `{} | default(…)`, or use `before.…`", reference.path.join("."));
                 self.say(at, "a handler may read its own step's outputs only with a `default`", hint);
             }
             return;
@@ -708,7 +758,11 @@ impl<'b> Checker<'b> {
             Some(name) => {
                 let near = nearest(name, declared.iter().copied()).map(|near| format!("did you mean `{of}.{near}`?"));
                 let uses = self.texts[step].head.uses.get_ref();
-                self.say(at, format!("`{uses}` has no output `{name}`"), near.unwrap_or_else(|| format!("it has: {}", declared.join(", "))));
+                self.say(
+                    at,
+                    format!("`{uses}` has no output `{name}`"),
+                    near.unwrap_or_else(|| format!("it has: {}", declared.join(", "))),
+                );
             }
         }
     }
@@ -757,7 +811,9 @@ impl<'b> Checker<'b> {
                 let key: *const Facets = *facets;
                 self.samples.entry(key).or_insert_with(|| settings::sample(&facets.output)).clone()
             }
-            Some(Action::Playbook(plan)) => Value::from_pairs(plan.book.outputs.iter().map(|(name, _)| (name.name.clone(), expression::unknown()))),
+            Some(Action::Playbook(plan)) => {
+                Value::from_pairs(plan.book.outputs.iter().map(|(name, _)| (name.name.clone(), expression::unknown())))
+            }
         };
         let whole = if self.texts[step].head.for_each.is_some() && !of_one_item {
             Value::from_pairs([("items", expression::unknown()), ("count", Value::from(1))])
@@ -773,7 +829,9 @@ impl<'b> Checker<'b> {
         let mut graph: DiGraph<(), ()> = DiGraph::with_capacity(steps.len(), edges);
         let nodes: Vec<_> = steps.iter().map(|_| graph.add_node(())).collect();
         for (at, step) in steps.iter().enumerate() {
-            step.needs.iter().chain(&step.after).for_each(|on| drop(graph.add_edge(nodes[*on], nodes[at], ())));
+            step.needs.iter().chain(&step.after).for_each(|on| {
+                graph.add_edge(nodes[*on], nodes[at], ());
+            });
         }
         if algo::toposort(&graph, None).is_ok() {
             return Some(text_order(steps));
@@ -841,4 +899,3 @@ fn cycle(steps: &[Step], inside: &HashSet<usize>) -> Vec<usize> {
         path.push(next);
     }
 }
-

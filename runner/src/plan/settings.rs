@@ -168,7 +168,11 @@ fn used_part(node: &Node, schema: Schema<'_>, all: &mut Vec<Used>, complaints: &
                 Place::Expression => Expression::parse(text).map(|e| e.references),
                 Place::Literal if Template::is_in(text) => {
                     let hint = "values reach it from outside: a script by `env`, a query by `params`";
-                    complaints.push((node.at.clone(), "a template may not stand here: a value would become syntax".into(), Some(hint.into())));
+                    complaints.push((
+                        node.at.clone(),
+                        "a template may not stand here: a value would become syntax".into(),
+                        Some(hint.into()),
+                    ));
                     return;
                 }
                 Place::Plain | Place::Secret if Template::is_in(text) => Template::parse(text).map(|t| t.references()),

@@ -63,7 +63,11 @@ pub fn text(plan: &Plan) -> String {
 }
 
 fn shortened(names: &[&str]) -> String {
-    if names.len() <= 30 { names.join(", ") } else { format!("{}, … {} more …, {}", names[..15].join(", "), names.len() - 30, names[names.len() - 15..].join(", ")) }
+    if names.len() <= 30 {
+        names.join(", ")
+    } else {
+        format!("{}, … {} more …, {}", names[..15].join(", "), names.len() - 30, names[names.len() - 15..].join(", "))
+    }
 }
 
 fn levels(plan: &Plan, indent: &str, out: &mut String) {
@@ -81,9 +85,15 @@ fn levels(plan: &Plan, indent: &str, out: &mut String) {
         before = Some(now);
         let waits: Vec<&str> = step.needs.iter().chain(&step.after).map(|on| &*plan.steps[*on].id).collect();
         let waits = if waits.is_empty() { String::new() } else { format!("  ← {}", shortened(&waits)) };
-        let marks = [(step.when.is_some(), "when"), (step.each.is_some(), "for each"), (step.verifies, "verifies"), (step.facts.asks, "asks people")];
+        let marks = [
+            (step.when.is_some(), "when"),
+            (step.each.is_some(), "for each"),
+            (step.verifies, "verifies"),
+            (step.facts.asks, "asks people"),
+        ];
         let marks: String = marks.iter().filter(|(is, _)| *is).map(|(_, name)| format!(", {name}")).collect();
-        *out += &format!("{indent}{sign} {}: {} [{}, {}{marks}]{waits}\n", step.id, title(plan, at), effect(step.facts.effect), undo(plan, at));
+        *out +=
+            &format!("{indent}{sign} {}: {} [{}, {}{marks}]{waits}\n", step.id, title(plan, at), effect(step.facts.effect), undo(plan, at));
         if let Action::Playbook(inner) = &step.action {
             levels(inner, &format!("{indent}    "), out);
         }
@@ -166,16 +176,22 @@ pub fn svg(plan: &Plan) -> String {
     }
     let width = places.iter().map(|p| p.0 + BOX.0 + 20).max().unwrap_or(40);
     let height = places.iter().map(|p| p.1 + BOX.1 + 20).max().unwrap_or(40);
-    let mut out = format!("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n");
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n"
+    );
     out += "<style>rect{fill:#fff;stroke:#456}text{fill:#123}path{fill:none;stroke:#789}.destroy{stroke:#c22;stroke-width:2}.always{stroke-dasharray:4}.after{stroke-dasharray:4}\n";
     out += "@media(prefers-color-scheme:dark){svg{background:#16191d}rect{fill:#22272e;stroke:#9ab}text{fill:#dde}}</style>\n";
     for (from, to, hard) in edges(plan) {
         let ((x1, y1), (x2, y2)) = (places[from], places[to]);
         let (x1, y1, y2) = (x1 + BOX.0, y1 + BOX.1 / 2, y2 + BOX.1 / 2);
-        out += &format!("<path{} d=\"M{x1} {y1}C{} {y1} {} {y2} {x2} {y2}\"/>\n", if hard { "" } else { " class=\"after\"" }, x1 + GAP.0 / 2, x2.saturating_sub(GAP.0 / 2));
+        out += &format!(
+            "<path{} d=\"M{x1} {y1}C{} {y1} {} {y2} {x2} {y2}\"/>\n",
+            if hard { "" } else { " class=\"after\"" },
+            x1 + GAP.0 / 2,
+            x2.saturating_sub(GAP.0 / 2)
+        );
     }
-    for at in 0..plan.steps.len() {
-        let (x, y) = places[at];
+    for (at, &(x, y)) in places.iter().enumerate() {
         let class = match plan.steps[at].facts.effect {
             Effect::Destroy => " class=\"destroy\"",
             _ if plan.is_always(at) => " class=\"always\"",
@@ -184,7 +200,13 @@ pub fn svg(plan: &Plan) -> String {
         let name: String = title(plan, at).chars().take(34).collect();
         out += &format!("<rect{class} x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{}\" rx=\"6\"/>", BOX.0, BOX.1);
         out += &format!("<text x=\"{}\" y=\"{}\">{}</text>", x + 8, y + 18, escaped(&name));
-        out += &format!("<text x=\"{}\" y=\"{}\" opacity=\".7\">{} · {}</text>\n", x + 8, y + 34, escaped(plan.text(at).head.uses.get_ref()), effect(plan.steps[at].facts.effect));
+        out += &format!(
+            "<text x=\"{}\" y=\"{}\" opacity=\".7\">{} · {}</text>\n",
+            x + 8,
+            y + 34,
+            escaped(plan.text(at).head.uses.get_ref()),
+            effect(plan.steps[at].facts.effect)
+        );
     }
     out + "</svg>\n"
 }

@@ -86,7 +86,8 @@ pub fn verdict(verdict: &Verdict, run: &Run) -> String {
         _ => String::new(),
     };
     let mut lines = vec![format!("{head}{took}")];
-    for (id, unit) in run.units.iter().enumerate().filter(|(_, u)| u.state == crate::run::State::Failed && u.body == crate::run::Body::Leaf) {
+    for (id, unit) in run.units.iter().enumerate().filter(|(_, u)| u.state == crate::run::State::Failed && u.body == crate::run::Body::Leaf)
+    {
         let title = run.text(id).head.title.as_deref().unwrap_or(&unit.path);
         lines.push(format!("  failed        {}: {}", plain_line(title), plain_line(unit.error.as_deref().unwrap_or(""))));
     }

@@ -51,7 +51,8 @@ fn of<T: schemars::JsonSchema>() -> Json {
 /// Adds `with`, whose shape depends on `uses`.
 fn with_kinds(mut schema: Json, playbooks: bool) -> Json {
     schema["properties"]["with"] = json!({ "description": "Settings of the kind, or params of the playbook.", "type": "object" });
-    let names: Vec<Json> = steps::KINDS.iter().map(|kind| json!({ "const": kind.name, "description": steps::reference::summary(kind) })).collect();
+    let names: Vec<Json> =
+        steps::KINDS.iter().map(|kind| json!({ "const": kind.name, "description": steps::reference::summary(kind) })).collect();
     let mut uses = names;
     if playbooks {
         uses.push(json!({ "description": "A playbook of the library (a/b) or a file (./x.toml).", "type": "string", "pattern": "/" }));

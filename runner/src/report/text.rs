@@ -16,7 +16,14 @@ pub fn text(run: &Run, alive: bool) -> String {
         && let Event::RunBegan { run: id, title, playbook, by, host, .. } = &record.event
     {
         out += &format!("{id}  {}\n", plain_line(title));
-        out += &format!("{}, begun {} by {} on {}, {}\n\n", plain_line(playbook), record.at.strftime("%F %T UTC"), plain_line(by), plain_line(host), state(run, alive));
+        out += &format!(
+            "{}, begun {} by {} on {}, {}\n\n",
+            plain_line(playbook),
+            record.at.strftime("%F %T UTC"),
+            plain_line(by),
+            plain_line(host),
+            state(run, alive)
+        );
     }
     let wide = run.units.iter().map(|unit| unit.path.chars().count()).max().unwrap_or(0).min(40);
     let mut stage = None;

@@ -38,9 +38,10 @@ impl Run {
             (_, _, Action::Playbook(_)) => WayBack::Nothing,
             (Some(by_hand), _, _) if step.facts.effect > Effect::Read => WayBack::Person(by_hand.clone()),
             (_, Some(Reversal::Nothing), _) => WayBack::Nothing,
-            (_, Some(Reversal::Never), _) => {
-                WayBack::Person(format!("`{}` can never be undone: bring back by hand what it removed or replaced", text.head.uses.get_ref()))
-            }
+            (_, Some(Reversal::Never), _) => WayBack::Person(format!(
+                "`{}` can never be undone: bring back by hand what it removed or replaced",
+                text.head.uses.get_ref()
+            )),
             (_, _, _) => WayBack::Handler,
         }
     }

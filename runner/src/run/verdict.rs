@@ -49,7 +49,11 @@ impl Run {
         if !good {
             for id in 0..self.units.len() {
                 let listed = self.left.iter().any(|(other, _)| *other == id);
-                if self.units[id].undo == Undo::Succeeded || listed || self.within_undone(id) || matches!(self.way_back(id), WayBack::Nothing) {
+                if self.units[id].undo == Undo::Succeeded
+                    || listed
+                    || self.within_undone(id)
+                    || matches!(self.way_back(id), WayBack::Nothing)
+                {
                     remains |= listed;
                     continue;
                 }
@@ -111,11 +115,19 @@ impl Run {
     fn objectives(&self, good: bool) -> ObjectivesVerdict {
         let written = &self.plan.book.objectives;
         let rto = written.rto.as_ref().map(|rto| {
-            let found = if good { self.rto(rto.from.as_ref().map(|f| f.get_ref().as_str()), rto.until.get_ref()) } else { Err("the work was not done".into()) };
+            let found = if good {
+                self.rto(rto.from.as_ref().map(|f| f.get_ref().as_str()), rto.until.get_ref())
+            } else {
+                Err("the work was not done".into())
+            };
             measured(rto.limit.0.as_secs_f64(), found, Some(self.people_s), 0.0)
         });
         let rpo = written.rpo.as_ref().map(|rpo| {
-            let found = if good { self.rpo(rpo.recovered_to.get_ref(), rpo.lost_at.as_ref().map(|l| l.get_ref().as_str())) } else { Err("the work was not done".into()) };
+            let found = if good {
+                self.rpo(rpo.recovered_to.get_ref(), rpo.lost_at.as_ref().map(|l| l.get_ref().as_str()))
+            } else {
+                Err("the work was not done".into())
+            };
             measured(rpo.limit.0.as_secs_f64(), found, None, -1e-9)
         });
         ObjectivesVerdict { rto, rpo }

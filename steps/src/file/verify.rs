@@ -195,6 +195,7 @@ fn name(how: &str, names: &[String], left: &mut usize) -> Option<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests touch the machine from outside")]
 mod tests {
     use serde_json::json;
 

@@ -162,6 +162,7 @@ fn make(world: &World, database: &std::path::Path, place: &Place, pace: &Pace) -
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests touch the machine from outside")]
 mod tests {
     use serde_json::json;
 
