@@ -159,7 +159,7 @@ fn the_commands_of_the_readme_do_what_it_shows() {
         }
         let script = format!("runsheet() {{ \"$RUNSHEET\" \"$@\"; }}\nexec 2>&1\n{}\n", shown.line);
         let mut command = Command::new("sh");
-        command.args(["-c", &script]).current_dir(stage.dir()).stdin(Stdio::null());
+        command.args(["-c", &script]).current_dir(stage.path("")).stdin(Stdio::null());
         let ran = ended(command.env("RUNSHEET", env!("CARGO_BIN_EXE_runsheet")).env("RUNSHEET_HOME", home.path()).output().unwrap());
         assert_eq!(ran.code, shown.code, "{}\n{}", shown.line, ran.stdout);
         let got: Vec<_> = ran.stdout.lines().map(first_words).collect();

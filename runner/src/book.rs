@@ -363,9 +363,9 @@ pub struct StepText {
     /// The kind's half.
     pub with: Node,
     /// The handler that undoes it.
-    pub rollback: Option<HandlerText>,
+    pub rollback: Option<Box<HandlerText>>,
     /// The handler that tells whether it happened.
-    pub probe: Option<HandlerText>,
+    pub probe: Option<Box<HandlerText>>,
 }
 
 /// A playbook as it was written.
@@ -439,6 +439,7 @@ impl Reader<'_> {
 
     fn book(mut self) -> Option<Book> {
         let source = self.source.clone();
+        let newer = newer_than_1_0(&source.text);
         let (document, errors) = DeTable::parse_recoverable(&source.text);
         for e in &errors {
             self.say(e.span().unwrap_or(0..0), e.message(), None);
@@ -446,7 +447,7 @@ impl Reader<'_> {
         if !errors.is_empty() {
             return None;
         }
-        for (at, what) in newer_than_1_0(&source.text) {
+        for (at, what) in newer {
             self.say(at, format!("{what} is TOML 1.1"), Some("playbooks are TOML 1.0, so that every editor reads them".into()));
         }
         let mut top = document.into_inner();
@@ -580,14 +581,14 @@ impl Reader<'_> {
         Some(StepText { id, head, with, rollback, probe })
     }
 
-    fn handler(&mut self, mut value: Spanned<DeValue<'_>>, of: &str) -> Option<HandlerText> {
+    fn handler(&mut self, mut value: Spanned<DeValue<'_>>, of: &str) -> Option<Box<HandlerText>> {
         let at = value.span();
         let mut with = empty(&at);
         if let DeValue::Table(keys) = value.get_mut() {
             with = keys.remove("with").map_or(with, node);
         }
         let head = self.read(value, HANDLER, of, &at)?;
-        Some(HandlerText { at, head, with })
+        Some(Box::new(HandlerText { at, head, with }))
     }
 }
 
