@@ -352,3 +352,32 @@ fn any_changed_byte_of_the_record_is_noticed() {
     std::fs::write(&journal, &good).unwrap();
     assert_eq!(stage.runsheet(&["verify", "last"]).code, 0);
 }
+
+/// Every format that was ever released is read for ever. Made with this version; a new version adds a folder.
+#[test]
+fn frozen_runs_are_still_read() {
+    let frozen = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/frozen");
+    for version in std::fs::read_dir(&frozen).unwrap() {
+        let version = version.unwrap().path();
+        let stage = Stage::new("");
+        let wanted: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(version.join("shown.json")).unwrap()).unwrap();
+        let run = stage.path("home/runs").join(wanted["run"].as_str().unwrap());
+        std::fs::create_dir_all(run.join("snapshot")).unwrap();
+        for file in ["journal.jsonl", "snapshot/sources.json"] {
+            std::fs::copy(version.join(file), run.join(file)).unwrap();
+        }
+        let verified = stage.runsheet(&["verify", "last"]);
+        assert_eq!(verified.code, 0, "{}: {}", version.display(), verified.stderr);
+        assert_eq!(stage.show(), wanted, "{}", version.display());
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused_with_a_clear_word() {
+    let stage = Stage::new(&playbook("", &[step("a", "")]));
+    assert_eq!(stage.run(&[]).code, 0);
+    let text = stage.read("playbook.toml").replace("runsheet = 1", "runsheet = 9");
+    stage.write("playbook.toml", &text);
+    let checked = stage.runsheet(&["check", "playbook.toml"]);
+    assert!(checked.code == 2 && checked.stderr.contains("use a newer runsheet"), "{}", checked.stderr);
+}
