@@ -121,10 +121,12 @@ fn comparable(text: &str) -> String {
 
 /// A word, with a sign in place of a time, a length of time, the id of a run or a hash.
 fn word(word: &str) -> String {
-    if let Some((before, id)) = word.find("20").and_then(|at| Some((&word[..at], word[at..].get(..22)?)))
-        && id.split('-').map(str::len).eq([8, 6, 6])
-    {
-        return format!("{before}ID{}", self::word(&word[before.len() + 22..]));
+    if let Some((before, rest)) = word.find("20").map(|at| word.split_at(at)) {
+        let id = &rest[..rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(rest.len())];
+        let lengths: Vec<usize> = id.split('-').map(str::len).collect();
+        if lengths.len() > 2 && lengths[..2] == [8, 6] {
+            return format!("{before}ID{}", self::word(&rest[id.len()..]));
+        }
     }
     let bare = word.trim_end_matches([',', ':', ';']);
     let end = &word[bare.len()..];

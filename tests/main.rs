@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests touch the machine from outside")]
 
+mod check;
 mod docs;
 mod examples;
 mod house;

@@ -381,3 +381,43 @@ fn a_newer_format_is_refused_with_a_clear_word() {
     let checked = stage.runsheet(&["check", "playbook.toml"]);
     assert!(checked.code == 2 && checked.stderr.contains("use a newer runsheet"), "{}", checked.stderr);
 }
+
+#[test]
+fn a_loop_may_name_its_item_in_every_expression() {
+    let steps =
+        "[steps.a]\nuses = \"assert\"\nfor_each = [\"x\", \"y\"]\nas = \"letter\"\nwith.that = [\"letter in 'xy'\", \"index < 2\"]\n"
+            .to_owned();
+    let ran = Stage::new(&playbook("", &[steps])).run(&[]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+}
+
+#[test]
+fn an_always_step_is_tried_again_also_after_a_cancel() {
+    let always = "[always.z]\nuses = \"shell\"\nretry = { attempts = 3, delay = \"20ms\" }\nwith.script = 'echo try >> ledger; test $(grep -c try ledger) -ge 2'\n".to_owned();
+    let stage = Stage::new(&playbook("", &[step("a", ""), always]));
+    let child = stage.start(&["run", "playbook.toml", "--set", "a_s=60"]);
+    stage.until("a runs", |s| s.ledger().contains(&"start a".to_owned()));
+    assert_eq!(stage.runsheet(&["cancel", "last"]).code, 0);
+    assert_eq!(ended(child.wait_with_output().unwrap()).code, 130);
+    assert_eq!(stage.ledger(), ["start a", "undo a", "try", "try"]);
+}
+
+#[test]
+fn work_by_hand_is_confirmed_by_typing() {
+    let steps = "[steps.a]\nuses = \"manual\"\nwith = { instructions = \"Put tape 42 in.\", confirm = \"tape 42\" }\n".to_owned();
+    let stage = Stage::new(&playbook("", &[steps]));
+    assert_eq!(stage.run(&[]).code, 5);
+    assert_eq!(stage.runsheet(&["decide", "last", "a", "done", "--reason", "in"]).code, 2);
+    assert_eq!(stage.runsheet(&["decide", "last", "a", "done", "--reason", "in", "--confirm", "tape 42"]).code, 0);
+    assert_eq!(stage.runsheet(&["resume", "last"]).code, 0);
+}
+
+#[test]
+fn last_is_the_latest_run_however_quick() {
+    let stage = Stage::new(&playbook("", &["[steps.a]\nuses = \"assert\"\nwith.that = [\"1 == 1\"]\n".to_owned()]));
+    for n in 0..5 {
+        let ran = stage.run(&[]);
+        let id = ran.stderr.lines().next().unwrap().split_whitespace().nth(2).unwrap().trim_end_matches(':').to_owned();
+        assert_eq!(stage.show()["run"].as_str().unwrap(), id, "run {n}");
+    }
+}

@@ -629,6 +629,16 @@ fn node(value: Spanned<DeValue<'_>>) -> Node {
     Node { at, value }
 }
 
+/// A TOML value as data; a date is its text.
+pub fn json(value: &toml::Value) -> Json {
+    match value {
+        toml::Value::Datetime(at) => Json::String(at.to_string()),
+        toml::Value::Array(items) => items.iter().map(json).collect(),
+        toml::Value::Table(table) => Json::Object(table.iter().map(|(name, value)| (name.clone(), json(value))).collect()),
+        plain => serde_json::to_value(plain).unwrap_or(Json::Null),
+    }
+}
+
 /// Forms that only TOML 1.1 knows, with a name for each. The parser reads them; playbooks are TOML 1.0.
 fn newer_than_1_0(text: &str) -> Vec<(Range<usize>, &'static str)> {
     use toml_parser::{

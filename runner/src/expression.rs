@@ -165,7 +165,11 @@ impl Expression {
         found.walk(&parsed, false);
         match found.wrong {
             Some(wrong) => Err(wrong),
-            None => Ok(Self { text: text.to_owned(), references: found.references, comparisons: found.comparisons }),
+            None => {
+                let both = |(left, right)| Ok((whole(text, left)?, whole(text, right)?));
+                let comparisons = found.comparisons.into_iter().map(both).collect::<Result<_, Wrong>>()?;
+                Ok(Self { text: text.to_owned(), references: found.references, comparisons })
+            }
         }
     }
     /// The text it was read from.
@@ -204,7 +208,7 @@ impl Expression {
     pub fn seen(&self, names: &Value) -> String {
         let mut seen: Vec<String> = Vec::new();
         for reference in &self.references {
-            let shown = lookup(names, &reference.path).map_or_else(|| "nothing".to_owned(), |v| shortened(&v.to_string()));
+            let shown = lookup(names, &reference.path).map_or_else(|| "nothing".to_owned(), |v| shortened(&written(&v)));
             let line = format!("{} is {shown}", reference.path.join("."));
             if !seen.contains(&line) {
                 seen.push(line);
@@ -219,6 +223,11 @@ impl Expression {
         }
         Wrong { says: e.detail().map_or_else(|| e.kind().to_string(), str::to_owned), at: 0..self.text.len() }
     }
+}
+
+/// A plain value as text; minijinja writes `True`.
+fn written(value: &Value) -> String {
+    if value.kind() == ValueKind::Bool { value.is_true().to_string() } else { value.to_string() }
 }
 
 fn shortened(text: &str) -> String {
@@ -266,8 +275,39 @@ struct Found {
 }
 
 fn range(expr: &ast::Expr<'_>) -> Range<usize> {
-    let span = expr.span();
-    span.start_offset as usize..span.end_offset as usize
+    start(expr)..expr.span().end_offset as usize
+}
+
+/// Where an expression begins: where its first name or constant does. minijinja's spans of what is made of parts begin
+/// behind the first part (`a.b`), or at the word before it (`a > b`).
+fn start(expr: &ast::Expr<'_>) -> usize {
+    use ast::Expr as E;
+    let first = match expr {
+        E::GetAttr(e) => Some(&e.expr),
+        E::GetItem(e) => Some(&e.expr),
+        E::Slice(e) => Some(&e.expr),
+        E::Filter(e) => e.expr.as_ref(),
+        E::Test(e) => Some(&e.expr),
+        E::UnaryOp(e) => Some(&e.expr),
+        E::BinOp(e) => Some(&e.left),
+        E::Compare(e) => Some(&e.expr),
+        E::IfExpr(e) => Some(&e.true_expr),
+        _ => None,
+    };
+    first.map_or(expr.span().start_offset as usize, start)
+}
+
+/// A part of an expression, with the parentheses that it begins within. Errors: it cannot be read by itself.
+fn whole(text: &str, part: Range<usize>) -> Result<Range<usize>, Wrong> {
+    let mut from = part.start;
+    while LANGUAGE.compile_expression(&text[from..part.end]).is_err() {
+        let before = text[..from].trim_end();
+        if !before.ends_with('(') {
+            return Err(Wrong { says: "this comparison is too involved to be checked; write it more simply".into(), at: part });
+        }
+        from = before.len() - 1;
+    }
+    Ok(from..part.end)
 }
 
 impl Found {
@@ -287,6 +327,10 @@ impl Found {
             E::BinOp(e) => {
                 self.walk(&e.left, false);
                 self.walk(&e.right, false);
+                use ast::BinOpKind as B;
+                if matches!(e.op, B::Eq | B::Ne | B::Lt | B::Lte | B::Gt | B::Gte) {
+                    self.comparisons.push((range(&e.left), range(&e.right)));
+                }
             }
             E::Compare(e) => {
                 self.walk(&e.expr, false);
@@ -431,7 +475,7 @@ impl Template {
                 Piece::Expression { expression, at } => {
                     let Some(value) = expression.eval(names).map_err(|w| shift(w, *at))? else { return Ok(None) };
                     match value.kind() {
-                        ValueKind::Bool | ValueKind::Number | ValueKind::String => out.push_str(&value.to_string()),
+                        ValueKind::Bool | ValueKind::Number | ValueKind::String => out.push_str(&written(&value)),
                         _ => {
                             let says = format!("{} cannot stand within a text; use a filter such as `join` or `default`", describe(&value));
                             return Err(Wrong { says, at: *at..*at + expression.text().len() });
@@ -497,6 +541,13 @@ mod tests {
             ("n > 9 and t.missing > 1", Ok(Some("false"))),
             ("'yes' if n > 9 else 'no'", Ok(Some("no"))),
             ("'yes' if n > 9", Err("without `else`")),
+            ("(t.a.b + 1).x | default(1) > 0 and (n) > 1", Ok(Some("true"))),
+            ("list == [1, 2, 3] and list != []", Ok(Some("true"))),
+            ("-1 < n <= 5", Ok(Some("true"))),
+            ("1 < n < '9'", Err("a number is compared with a text")),
+            ("t.s > 1", Err("a text is compared with a number")),
+            ("1 < t['s']", Err("a number is compared with a text")),
+            ("n > 9 and t.s > 1", Err("a text is compared with a number")),
             ("size > 1", Err("a text is compared with a number")),
             ("'10' > 5", Err("a text is compared with a number")),
             ("n == true", Err("a number is compared with a bool")),
@@ -510,7 +561,7 @@ mod tests {
         ] {
             let got = Expression::parse(text).and_then(|e| e.eval(&context()));
             match (got, wanted) {
-                (Ok(got), Ok(wanted)) => assert_eq!(got.map(|v| v.to_string()).as_deref(), wanted, "{text}"),
+                (Ok(got), Ok(wanted)) => assert_eq!(got.map(|v| written(&v)).as_deref(), wanted, "{text}"),
                 (Err(wrong), Err(wanted)) => assert!(wrong.says.contains(wanted), "{text}: {}", wrong.says),
                 (got, wanted) => panic!("{text}: {got:?}, wanted {wanted:?}"),
             }

@@ -535,7 +535,7 @@ impl Run {
         let rendered = settings::render(&with, &plan.params, &self.names(id, &references)).map_err(|(_, says, _)| says)?;
         let mut params = serde_json::Map::new();
         for (name, param) in plan.book.params.iter().filter(|(name, _)| !secret(&name.name)) {
-            let given = rendered.value.get(&name.name).cloned().or_else(|| param.default.as_ref().map(|d| json!(d.get_ref())));
+            let given = rendered.value.get(&name.name).cloned().or_else(|| param.default.as_ref().map(|d| crate::book::json(d.get_ref())));
             match given {
                 Some(value) => {
                     params.insert(name.name.clone(), param::coerce(param, &value).map_err(|says| format!("{}: {says}", name.name))?)
@@ -1130,21 +1130,33 @@ impl Run {
         self.closing.clear();
         self.probing.clear();
         self.troubled.clear();
-        for id in 0..self.units.len() {
-            if self.units[id].state.is_settled() || self.is_always(id) {
-                continue;
-            }
-            if self.units[id].state == State::Pending {
-                self.units[id].error = self.missing_need(id).or_else(|| Some("the run came to its end before".into()));
-            }
+        let (mut pending, mut broken) = (Vec::new(), BTreeSet::new());
+        // What is within comes after what it is in: from the end, a loop or playbook knows whether something in it failed.
+        for id in (0..self.units.len()).rev().filter(|id| !self.is_always(*id)).collect::<Vec<_>>() {
             let state = match self.units[id].state {
-                State::Pending => State::NotReached,
-                _ if self.request.is_some() => State::Cancelled,
-                _ => State::Failed,
+                State::Pending => {
+                    pending.push((id, self.missing_need(id)));
+                    continue;
+                }
+                settled if settled.is_settled() => settled,
+                _ if broken.contains(&id) => State::Failed,
+                _ => State::Cancelled,
             };
+            if matches!(state, State::Failed | State::Unknown) {
+                broken.extend(self.units[id].item.map(|(parent, _)| parent).or(self.frames[self.units[id].frame].owner));
+            }
+            if state != self.units[id].state {
+                let unit = &mut self.units[id];
+                (unit.state, unit.ended) = (state, Some(at));
+                unit.error.get_or_insert_with(|| {
+                    if state == State::Failed { "a step within it failed" } else { "the run came to its end before" }.into()
+                });
+            }
+        }
+        for (id, missing) in pending {
             let unit = &mut self.units[id];
-            (unit.state, unit.ended) = (state, Some(at));
-            unit.error.get_or_insert_with(|| "the run came to its end before".into());
+            (unit.state, unit.ended) = (State::NotReached, Some(at));
+            unit.error = missing.or_else(|| Some("the run came to its end before".into()));
         }
     }
 

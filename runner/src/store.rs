@@ -244,13 +244,13 @@ fn is_run_id(name: &str) -> bool {
     !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// `20261123-031500-x7k2p9`: sorts by time, and is unlike any other.
+/// `20261123-031500-042117-x7k`: sorts by time, to the microsecond, and is unlike any other.
 fn new_id() -> String {
     use std::hash::{BuildHasher, Hasher};
     let chance = std::collections::hash_map::RandomState::new().build_hasher().finish();
     let letters = b"23456789abcdefghjkmnpqrstuvwxyz";
-    let tail: String = (0..6).map(|i| letters[(chance >> (i * 8)) as usize % letters.len()] as char).collect();
-    format!("{}-{tail}", crate::journal::now().strftime("%Y%m%d-%H%M%S"))
+    let tail: String = (0..3).map(|i| letters[(chance >> (i * 8)) as usize % letters.len()] as char).collect();
+    format!("{}-{tail}", crate::journal::now().strftime("%Y%m%d-%H%M%S-%6f"))
 }
 
 fn lock_file(name: &str) -> String {

@@ -15,7 +15,9 @@ pub(super) struct Completions {
 
 impl Completions {
     pub(super) fn run(&self) -> Outcome {
-        clap_complete::generate(self.shell, &mut Arguments::command(), "runsheet", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Arguments::command(), "runsheet", &mut script);
+        super::say(&String::from_utf8_lossy(&script));
         Ok(0)
     }
 }

@@ -34,6 +34,9 @@ pub(super) struct Decide {
     /// In which role.
     #[arg(long)]
     role: Option<String>,
+    /// What the step wants to have typed.
+    #[arg(long)]
+    confirm: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -72,6 +75,11 @@ impl Decide {
                 near.map_or(String::new(), |n| format!("; did you mean `{n}`?"))
             ))
         })?;
+        if let (Decision::Done, Some(wanted)) = (decision, told.run.units[id].question.as_ref().and_then(|(q, _)| q.confirm.clone()))
+            && self.confirm.as_ref() != Some(&wanted)
+        {
+            return Err(Failure::usage(format!("`{}` wants `{wanted}` typed to confirm: --confirm \"{wanted}\"", self.step)));
+        }
         let (step, role, reason) = (self.step.clone(), self.role.clone(), self.reason.clone());
         let Some(held) = told.folder.hold().map_err(|e| Failure::usage(e.to_string()))? else {
             hand_over(&told.folder, &Tell::Decide { step, decision, by, role, reason })?;

@@ -168,7 +168,7 @@ impl Rehearsal<'_> {
                     .filter(|r| !r.unknown)
                     .and_then(|r| param::coerce(param, &r.value).ok())
                     .map(value),
-                None => param.default.as_ref().and_then(|d| param::coerce(param, &serde_json::json!(d.get_ref())).ok()).map(value),
+                None => param.default.as_ref().and_then(|d| param::coerce(param, &crate::book::json(d.get_ref())).ok()).map(value),
             };
             all.insert(name.name.clone(), given.unwrap_or_else(unknown));
         }

@@ -68,7 +68,7 @@ impl Params {
         {
             match &param.default {
                 Some(default) => {
-                    if let Ok(value) = param::coerce(param, &json!(default.get_ref())) {
+                    if let Ok(value) = param::coerce(param, &crate::book::json(default.get_ref())) {
                         params.insert(name.name.clone(), value);
                     }
                 }

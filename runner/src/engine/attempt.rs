@@ -190,14 +190,8 @@ impl Context {
 impl Names {
     fn hold(&self, text: &str, out: &Json) -> Result<bool, String> {
         let expression = crate::expression::Expression::parse(text).map_err(|wrong| format!("`{text}`: {}", wrong.says))?;
-        let mut names: std::collections::BTreeMap<String, Value> = std::collections::BTreeMap::new();
-        for name in ["params", "steps", "run", "playbook", "item", "index"] {
-            if let Ok(value) = self.0.get_attr(name)
-                && !value.is_undefined()
-            {
-                names.insert(name.to_owned(), value);
-            }
-        }
+        let own = self.0.try_iter().into_iter().flatten().filter_map(|name| Some((name.to_string(), self.0.get_item(&name).ok()?)));
+        let mut names: std::collections::BTreeMap<String, Value> = own.collect();
         names.insert("out".to_owned(), crate::expression::value(out));
         let names = Value::from_pairs(names);
         match expression.holds(&names) {
@@ -224,7 +218,7 @@ pub(super) fn again(run: &Run, id: Id, attempt: u32, how: &Ended) -> Option<f64>
         (RetryOn::Exit(wanted), Ended::Failed { code, .. }) => *code == Some(*wanted),
         _ => false,
     });
-    if !worth || attempt >= retry.attempts || run.request.is_some() || !run.troubled().is_empty() {
+    if !worth || attempt >= retry.attempts || (!run.is_always(id) && (run.request.is_some() || !run.troubled().is_empty())) {
         return None;
     }
     let full = retry.delay.0.as_secs_f64() * retry.factor.powi(attempt as i32 - 1);

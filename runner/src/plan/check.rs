@@ -9,7 +9,7 @@ use std::{
 use minijinja::Value;
 use petgraph::{algo, graph::DiGraph};
 use serde_json::{Value as Json, json};
-use steps::step::{Effect, Reversal};
+use steps::step::{Effect, Reversal, Tool};
 
 use super::{Action, Each, Facets, Facts, KINDS, Plan, RetryOn, Sources, Step, Uses, param, settings};
 use crate::{
@@ -112,7 +112,9 @@ impl Planner<'_> {
 /// Where a name stands, which decides what it may be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scope {
-    /// `when`, `for_each`, locks: before the step.
+    /// `locks`: before the run.
+    Lock,
+    /// `when`, `for_each`: before the step.
     Before,
     /// `with`.
     Settings,
@@ -205,7 +207,7 @@ impl<'b> Checker<'b> {
         }
         for lock in &book.head.locks {
             let node = Node { at: lock.span(), value: Tree::Leaf(Json::String(lock.get_ref().clone())) };
-            self.values(&node, &json!({ "type": "string" }), Scope::Before, None, &mut Edges::default(), "locks");
+            self.values(&node, &json!({ "type": "string" }), Scope::Lock, None, &mut Edges::default(), "locks");
         }
         for (name, param) in &book.params {
             if param.kind == Type::Choice && param.choices.is_empty() {
@@ -215,7 +217,7 @@ impl<'b> Checker<'b> {
                 self.say(name.at.clone(), "only a param of type `choice` has `choices`", None);
             }
             if let Some(default) = &param.default {
-                if let Err(says) = param::coerce(param, &json!(default.get_ref())) {
+                if let Err(says) = param::coerce(param, &crate::book::json(default.get_ref())) {
                     self.say(default.span(), says, None);
                 }
                 if param.kind == Type::Secret {
@@ -262,10 +264,10 @@ impl<'b> Checker<'b> {
         let when = text.head.when.as_ref().and_then(|when| self.expression(when, Scope::Before, Some(at), &mut edges, true));
         let each = self.each(at, &mut edges);
         let action = self.actions[at].clone()?;
-        let facts = self.with(at, &action, &mut edges);
+        let mut facts = self.with(at, &action, &mut edges);
         let expect = text.head.expect.iter().filter_map(|e| self.expression(e, Scope::After, Some(at), &mut edges, true)).collect();
         for handler in [&text.rollback, &text.probe].into_iter().flatten() {
-            self.handler(at, handler, &mut edges);
+            facts.tools.extend(self.handler(at, handler, &mut edges));
         }
         for thing in &text.head.creates {
             self.creates(at, thing, &mut edges);
@@ -339,7 +341,7 @@ impl<'b> Checker<'b> {
                 if items.is_empty() {
                     self.say(each.span(), "`for_each` over nothing", None);
                 }
-                Some(Each::Items(items.iter().map(|item| json!(item)).collect()))
+                Some(Each::Items(items.iter().map(crate::book::json).collect()))
             }
             toml::Value::String(text) => {
                 let text = toml::Spanned::new(each.span(), text.clone());
@@ -479,15 +481,15 @@ impl<'b> Checker<'b> {
         }
     }
 
-    fn handler(&mut self, at: usize, handler: &HandlerText, edges: &mut Edges) {
+    /// Checks a handler, and gives the programs that it needs.
+    fn handler(&mut self, at: usize, handler: &HandlerText, edges: &mut Edges) -> Vec<Tool> {
         let name = handler.head.uses.get_ref();
         match KINDS.get(name.as_str()) {
-            Some(facets) => {
-                self.settings(facets, &handler.with, &handler.head.uses.span(), Scope::Handler, at, edges);
-            }
+            Some(facets) => self.settings(facets, &handler.with, &handler.head.uses.span(), Scope::Handler, at, edges).tools,
             None => {
                 let near = nearest(name, KINDS.keys().copied()).map(|near| format!("did you mean `{near}`?"));
                 self.say(handler.head.uses.span(), format!("there is no kind `{name}`; a handler is a step of some kind"), near);
+                Vec::new()
             }
         }
     }
@@ -560,9 +562,45 @@ impl<'b> Checker<'b> {
         }
     }
 
+    /// Keys of a playbook, or of a step that uses one, that would not be honoured there.
+    fn playbook_keys(&mut self, text: &StepText, plan: &Plan) {
+        let head = &text.head;
+        let given = [
+            (head.timeout.is_some(), "timeout"),
+            (head.deadline.is_some(), "deadline"),
+            (head.on_unknown.is_some(), "on_unknown"),
+            (head.by_hand.is_some(), "by_hand"),
+            (head.verifies.is_some(), "verifies"),
+            (!head.creates.is_empty(), "creates"),
+            (head.pivot.is_some(), "pivot"),
+        ];
+        for (_, key) in given.iter().filter(|(is, _)| *is) {
+            self.say(
+                text.id.at.clone(),
+                format!("`{key}` is not for a step that uses a playbook"),
+                "put it on the steps inside it".to_owned(),
+            );
+        }
+        let inner = &plan.book.head;
+        for (_, key) in [(inner.timeout.is_some(), "timeout"), (!inner.locks.is_empty(), "locks")].iter().filter(|(is, _)| *is) {
+            let says = format!("the `{key}` of `{}` holds only when it is run by itself", inner.title);
+            self.warn(head.uses.span(), says, "say it in this playbook too, if it is wanted here");
+        }
+    }
+
     /// Keys that only some steps may have.
     fn engine_keys(&mut self, text: &StepText, action: &Action, facts: &Facts, always: bool) {
         let head = &text.head;
+        if let Action::Playbook(plan) = action {
+            self.playbook_keys(text, plan);
+        }
+        let said = |handler: &Option<Box<HandlerText>>| handler.as_ref().and_then(|h| h.head.on_unknown.map(|o| (h.at.clone(), o)));
+        if let Some((at, other)) = said(&text.rollback).filter(|(_, o)| !matches!(o, OnUnknown::Rerun | OnUnknown::Ask)) {
+            self.say(at, format!("a rollback's `on_unknown` is `rerun` or `ask`, not {}", json!(other)), None);
+        }
+        if let Some((at, _)) = said(&text.probe) {
+            self.say(at, "a probe only looks: it has no `on_unknown`", None);
+        }
         let open = matches!(action, Action::Kind(facets) if ["command", "shell", "http"].contains(&facets.kind.name));
         if let Some(effect) = head.effect.as_ref().filter(|_| !open) {
             self.say(
@@ -642,6 +680,10 @@ impl<'b> Checker<'b> {
         let path = &reference.path;
         let second = path.get(1).map(String::as_str);
         let item = step.and_then(|s| self.texts[s].head.for_each.as_ref().map(|_| self.item_name(s)));
+        if scope == Scope::Lock && path[0] != "params" && *path != ["run", "id"] {
+            self.say(at, "a lock's name is made of `params.…` and `run.id`", None);
+            return;
+        }
         match path[0].as_str() {
             "params" => self.one_of(second, self.book.params.iter().map(|(n, _)| n.name.as_str()).collect(), "params", at),
             "secrets" => self.one_of(second, self.book.secrets.iter().map(|(n, _)| n.name.as_str()).collect(), "secrets", at),
@@ -793,7 +835,9 @@ impl<'b> Checker<'b> {
             if let Some(each) = &self.texts[step].head.for_each {
                 item_name = self.item_name(step);
                 let item = match each.get_ref() {
-                    toml::Value::Array(items) => items.first().map_or_else(expression::unknown, expression::value),
+                    toml::Value::Array(items) => {
+                        items.first().map_or_else(expression::unknown, |item| expression::value(crate::book::json(item)))
+                    }
                     _ => expression::unknown(),
                 };
                 names.insert(&item_name, item);
@@ -893,6 +937,8 @@ fn cycle(steps: &[Step], inside: &HashSet<usize>) -> Vec<usize> {
         if let Some(&from) = seen.get(&next) {
             let mut found = path.split_off(from);
             found.reverse();
+            let first = found.iter().enumerate().min_by_key(|(_, step)| **step).map_or(0, |(at, _)| at);
+            found.rotate_left(first);
             return found;
         }
         seen.insert(next, path.len());

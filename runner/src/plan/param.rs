@@ -79,7 +79,7 @@ fn timestamp(text: &str) -> Result<f64, String> {
 
 /// A value such as a run might be given, for `check`.
 pub fn sample(param: &Param) -> Value {
-    if let Some(Ok(value)) = param.default.as_ref().map(|default| coerce(param, &json!(default.get_ref()))) {
+    if let Some(Ok(value)) = param.default.as_ref().map(|default| coerce(param, &crate::book::json(default.get_ref()))) {
         return expression::value(value);
     }
     match param.kind {

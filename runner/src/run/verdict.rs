@@ -31,6 +31,9 @@ impl Run {
         let rollback = self.rollback(good, &mut left);
         let always = self.always(&mut left);
         left.extend(still_there.iter().map(|thing| format!("{thing} is still there, and should be gone: remove it")));
+        if let (true, Err(says)) = (good, self.outputs()) {
+            left.push(format!("the playbook's outputs could not be given: {says}"));
+        }
         let verification = self.verification();
         let objectives = self.objectives(good);
         let missed = [&objectives.rto, &objectives.rpo].into_iter().flatten().any(|m| !m.met);

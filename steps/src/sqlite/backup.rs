@@ -234,7 +234,7 @@ mod tests {
         let mut copies = Vec::new();
         for n in 0..20 {
             let to = format!("new{n}.db");
-            let step = bench.step(NAME, json!({ "database": "shop.db", "to": to, "pages_per_step": 1 }));
+            let step = bench.step(NAME, json!({ "database": "shop.db", "to": to, "pages_per_step": 100 }));
             let before = step.look(&bench.world).await.unwrap();
             step.apply(&bench.world, &before).await.unwrap();
             copies.push(to);
