@@ -154,7 +154,6 @@ fn the_commands_of_the_readme_do_what_it_shows() {
     let mut count = 0;
     for shown in blocks(&page, "console").into_iter().flat_map(|(_, block)| shown(block)) {
         // Runs are listed by the second in which they began.
-        if shown.line.starts_with("runsheet run ") {}
         let script = format!("runsheet() {{ \"$RUNSHEET\" \"$@\"; }}\nexec 2>&1\n{}\n", shown.line);
         let mut command = Command::new("sh");
         command.args(["-c", &script]).current_dir(stage.path("")).stdin(Stdio::null());

@@ -2,7 +2,7 @@
 //! themselves, outside the tool: the oracle of what really happened.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Output, Stdio},
 };
 
@@ -76,10 +76,6 @@ impl Stage {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
         panic!("never came to pass: {what}\nledger: {:?}", self.ledger());
-    }
-    /// The folder.
-    pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
     }
     /// The journal of the only run.
     pub(crate) fn journal(&self) -> PathBuf {

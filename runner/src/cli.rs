@@ -111,6 +111,10 @@ enum Format {
 /// Runs the command line and gives the exit code.
 pub fn main() -> u8 {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    if let Ok(filter) = std::env::var("RUNSHEET_LOG") {
+        let filter = tracing_subscriber::EnvFilter::new(filter);
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(e) => {

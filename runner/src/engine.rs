@@ -238,6 +238,7 @@ impl<'o> Engine<'o> {
         let group = std::mem::take(&mut self.group);
         self.journal.write(group.clone()).await?;
         for record in &group {
+            tracing::debug!(seq = record.seq, group = record.group, event = ?record.event, "recorded");
             self.observer.recorded(record, &self.run);
         }
         Ok(())

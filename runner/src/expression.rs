@@ -97,7 +97,7 @@ static LANGUAGE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     env.set_undefined_behavior(UndefinedBehavior::Strict);
     env.set_fuel(Some(20_000));
     env.add_filter("abs", f::abs);
-    env.add_filter("default", f::default);
+    env.add_filter("default", |value: Value, other: Value| if value.is_undefined() || value.is_none() { other } else { value });
     env.add_filter("duration", |seconds: f64| print_duration(seconds));
     env.add_filter("first", f::first);
     env.add_filter("float", f::float);
@@ -534,6 +534,7 @@ mod tests {
             ("n is number", Ok(Some("true"))),
             ("list | length >= 3", Ok(Some("true"))),
             ("t.a.c | default(3) == 3", Ok(Some("true"))),
+            ("none | default(3) == 3", Ok(Some("true"))),
             ("later.x.y > 3", Ok(None)),
             ("later.x > 'a' and n > 1", Ok(None)),
             ("n in list", Ok(Some("false"))),

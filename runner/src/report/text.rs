@@ -27,7 +27,8 @@ pub fn text(run: &Run, alive: bool) -> String {
     }
     let wide = run.units.iter().map(|unit| unit.path.chars().count()).max().unwrap_or(0).min(40);
     let mut stage = None;
-    for (id, unit) in run.units.iter().enumerate() {
+    for id in in_order(run) {
+        let unit = &run.units[id];
         let head = &run.text(id).head;
         if head.stage.is_some() && head.stage != stage {
             stage.clone_from(&head.stage);
@@ -57,6 +58,21 @@ pub fn text(run: &Run, alive: bool) -> String {
         (None, None) => {}
     }
     out
+}
+
+/// Steps in the order of the text, with what is within a loop or playbook right behind it.
+fn in_order(run: &Run) -> Vec<usize> {
+    let mut within: std::collections::HashMap<Option<usize>, Vec<usize>> = std::collections::HashMap::new();
+    for (id, unit) in run.units.iter().enumerate().rev() {
+        let outer = unit.item.map(|(parent, _)| parent).or(run.frames[unit.frame].owner);
+        within.entry(outer).or_default().push(id);
+    }
+    let (mut open, mut order) = (within.remove(&None).unwrap_or_default(), Vec::new());
+    while let Some(id) = open.pop() {
+        order.push(id);
+        open.extend(within.remove(&Some(id)).unwrap_or_default());
+    }
+    order
 }
 
 /// A sign for a state.
