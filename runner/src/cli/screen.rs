@@ -4,6 +4,10 @@
 use std::{
     collections::HashMap,
     io::{BufRead, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,12 +32,14 @@ pub(super) struct Screen {
     running: HashMap<Id, ProgressBar>,
     tell: mpsc::UnboundedSender<Tell>,
     asks: bool,
+    /// True while a question stands on the terminal: nothing is drawn over it.
+    prompting: Arc<AtomicBool>,
 }
 
 impl Screen {
     /// A screen. `terminal`: an operator sits at it.
     pub(super) fn new(format: Format, terminal: bool, tell: mpsc::UnboundedSender<Tell>) -> Self {
-        Self { format, bars: terminal.then(MultiProgress::new), running: HashMap::new(), tell, asks: terminal }
+        Self { format, bars: terminal.then(MultiProgress::new), running: HashMap::new(), tell, asks: terminal, prompting: Arc::default() }
     }
 
     fn print(&self, text: &str) {
@@ -45,7 +51,12 @@ impl Screen {
 
     /// Takes the live part away.
     pub(super) fn close(&mut self) {
-        self.running.drain().for_each(|(_, bar)| bar.finish_and_clear());
+        for (_, bar) in self.running.drain() {
+            bar.finish_and_clear();
+            if let Some(bars) = &self.bars {
+                bars.remove(&bar);
+            }
+        }
     }
 
     /// Says the head of the journal: what proves later that no tail was cut.
@@ -102,13 +113,18 @@ impl Screen {
         let keys: Vec<String> = menu.iter().map(|(key, what, ..)| format!("[{key}] {what}")).collect();
         self.print(&format!("\n{}: {}\n  {}", unit.path, crate::report::plain(&about), keys.join("  ")));
         let (tell, step, menu) = (self.tell.clone(), unit.path.to_string(), menu.to_vec());
+        self.prompting.store(true, Ordering::Relaxed);
+        let prompting = self.prompting.clone();
         // Blocking on the keyboard beside the run; the thread ends with the answer, or with the program.
         std::thread::spawn(move || {
-            let Some((_, what, decision, request)) = choose(&menu) else { return };
+            let chosen = choose(&menu);
+            prompting.store(chosen.is_some(), Ordering::Relaxed);
+            let Some((_, what, decision, request)) = chosen else { return };
             if let (Some(Decision::Done), Some(wanted)) = (decision, question.as_ref().and_then(|q| q.confirm.as_deref()))
                 && prompt(&format!("type {wanted} to confirm")).as_deref() != Some(wanted)
             {
-                eprintln!("that is not what was asked for; nothing is confirmed");
+                eprintln!("that is not what was asked for; nothing is confirmed: use `runsheet decide`, or Ctrl-C");
+                prompting.store(false, Ordering::Relaxed);
                 return;
             }
             let role = question.as_ref().and_then(|q| q.roles.first()).and_then(|_| prompt("your role"));
@@ -119,6 +135,7 @@ impl Screen {
                 (None, Some(request)) => Tell::Request { request: *request, by, reason },
                 (None, None) => return,
             };
+            prompting.store(false, Ordering::Relaxed);
             let _ = tell.send(said);
         });
     }
@@ -157,12 +174,13 @@ impl Observer for Screen {
             }
         }
         if self.asks && matches!(record.event, Event::Paused { .. } | Event::Asked { .. }) {
+            self.close();
             self.ask(run);
         }
     }
 
     fn tick(&mut self, run: &Run, progress: &Progress) {
-        let Some(bars) = &self.bars else { return };
+        let Some(bars) = self.bars.as_ref().filter(|_| !self.prompting.load(Ordering::Relaxed)) else { return };
         let live = |id: &Id| {
             let unit = &run.units[*id];
             unit.body == Body::Leaf && (matches!(unit.state, State::Running | State::Waiting) || unit.undo == Undo::Running)
