@@ -421,3 +421,33 @@ fn last_is_the_latest_run_however_quick() {
         assert_eq!(stage.show()["run"].as_str().unwrap(), id, "run {n}");
     }
 }
+
+#[test]
+fn nothing_is_decided_while_what_the_dead_runner_started_is_at_work() {
+    let stage = Stage::new(&playbook("", &[step("a", "on_unknown = \"rerun\"")]));
+    let mut child = stage.start(&["run", "playbook.toml", "--set", "a_s=8"]);
+    stage.until("a runs", |s| s.ledger().contains(&"start a".to_owned()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let refused = stage.runsheet(&["resume", "last"]);
+    assert!(refused.code == 2 && refused.stderr.contains("still at work"), "{}", refused.stderr);
+    stage.until("the orphan ends", |s| s.ledger().contains(&"end a".to_owned()));
+    assert_eq!(stage.runsheet(&["cancel", "last"]).code, 130);
+    assert_eq!(stage.ledger(), ["start a", "end a", "undo a"]);
+}
+
+#[test]
+fn a_run_may_wait_for_a_lock_and_a_deadline_ends_the_attempts() {
+    let stage = Stage::new(&playbook("locks = [\"db\"]\nlock_wait = \"20s\"", &[step("a", "")]));
+    let child = stage.start(&["run", "playbook.toml", "--set", "a_s=1"]);
+    stage.until("a runs", |s| s.ledger().contains(&"start a".to_owned()));
+    let second = stage.run(&[]);
+    assert!(second.code == 0 && second.stderr.contains("waiting for run"), "{}", second.stderr);
+    assert_eq!(ended(child.wait_with_output().unwrap()).code, 0);
+    assert_eq!(stage.ledger(), ["start a", "end a", "start a", "end a"]);
+
+    let more = "deadline = \"600ms\"\nretry = { attempts = 50, delay = \"100ms\" }";
+    let stage = Stage::new(&playbook("", &[step("a", more)]));
+    assert_eq!(stage.run(&["--set", "a_exit=1"]).code, 1);
+    assert!((2..10).contains(&stage.show()["steps"]["a"]["attempts"].as_u64().unwrap()));
+}

@@ -298,6 +298,19 @@ impl Run {
         }
         false
     }
+    /// Steps, with the name of what they do, that were under way: after the death of a runner they are unknown.
+    pub fn under_way(&self) -> Vec<(Id, String)> {
+        let mut all = Vec::new();
+        for (id, unit) in self.units.iter().enumerate() {
+            if unit.state == State::Running && unit.body == Body::Leaf {
+                all.push((id, unit.attempts.to_string()));
+            }
+            if unit.undo == Undo::Running {
+                all.push((id, "undo".to_owned()));
+            }
+        }
+        all
+    }
     /// Steps that failed or are unknown, and about which nobody has decided.
     pub fn troubled(&self) -> Vec<Id> {
         self.troubled.iter().copied().collect()

@@ -148,6 +148,10 @@ impl World {
         let mut command = Command::new(&*wrapped.path);
         command.args(&wrapped.before).args(&program.argv[1..]);
         command.env_clear().envs(self.environment().iter().map(|(name, value)| (name, value)));
+        // By this a runner that takes the run up later knows what its predecessor left behind.
+        if let Some(attempt) = self.attempt().output.as_ref().and_then(|stem| stem.file_name()) {
+            command.env("RUNSHEET_ATTEMPT", attempt);
+        }
         command.envs(wrapped.env).envs(program.env.iter().map(|(name, value)| (name, value.expose())));
         command.current_dir(&directory).process_group(0).kill_on_drop(true);
         command.stdin(if program.stdin.is_some() { Stdio::piped() } else { Stdio::null() }).stderr(Stdio::piped());

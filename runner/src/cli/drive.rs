@@ -134,6 +134,7 @@ pub(super) fn take_up(home: &Home, told: Told, tells: Vec<Tell>, accepted: Optio
     if let Some(torn) = &reading.torn {
         eprintln!("the end of the record is torn and was cut ({torn}); it is kept beside it as journal.torn");
     }
+    wait_for_orphans(&run, &folder)?;
     let mut digest = None;
     if let Some((plan, changed)) = accepted {
         run = Run::new(plan, folder.path.display().to_string());
@@ -159,6 +160,38 @@ pub(super) fn take_up(home: &Home, told: Told, tells: Vec<Tell>, accepted: Optio
     })?;
     let resumed = Event::RunResumed { by: login(), boot: boot(), accepted: digest };
     drive(home, Driven { run, journal, folder, held, first: vec![resumed], tells }, &snapshot, manner)
+}
+
+/// What a runner that died left at work has to end before anything is decided about it: else it might be done twice.
+fn wait_for_orphans(run: &Run, folder: &RunFolder) -> Result<(), Failure> {
+    let names = run.under_way().into_iter().map(|(id, attempt)| folder.output(&run.units[id].path, &attempt));
+    let names: Vec<String> = names.filter_map(|stem| Some(stem.file_name()?.to_string_lossy().into_owned())).collect();
+    for _ in 0..50 {
+        let orphans = orphans(&folder.id, &names);
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let list = orphans(&folder.id, &names).join("\n  ");
+    Err(Failure::usage(format!("programs that the dead runner started are still at work:\n  {list}"))
+        .hint("let them end, or end them, and try again"))
+}
+
+/// Programs of these attempts of a run that are alive, by the environment that they were given.
+fn orphans(run: &str, attempts: &[String]) -> Vec<String> {
+    let (mut found, wanted) = (Vec::new(), format!("RUNSHEET_RUN={run}"));
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten().filter(|_| !attempts.is_empty()) {
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        let words: Vec<&[u8]> = environment.split(|b| *b == 0).collect();
+        let ours = |name: &String| words.contains(&format!("RUNSHEET_ATTEMPT={name}").as_bytes());
+        if words.contains(&wanted.as_bytes()) && attempts.iter().any(ours) {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line: String = String::from_utf8_lossy(&line).replace('\0', " ").chars().take(100).collect();
+            found.push(format!("pid {}: {line}", entry.file_name().to_string_lossy()));
+        }
+    }
+    found
 }
 
 struct Driven {
