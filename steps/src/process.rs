@@ -524,9 +524,11 @@ mod tests {
         let stage = Stage::new();
         let env = vec![("PGPASSWORD".to_owned(), Secret::new("x y")), ("LANG".to_owned(), Secret::new("C"))];
         let exit = stage.world.run(Program { env, ..program(&["env"]) }).await.unwrap();
+        let stem = stage.world.attempt().output.as_ref().and_then(|stem| stem.file_name()).unwrap().to_string_lossy().into_owned();
+        let attempt = format!("RUNSHEET_ATTEMPT={stem}");
         let mut lines: Vec<&str> = exit.stdout.lines().collect();
         lines.sort_unstable();
-        assert_eq!(lines, ["LANG=C", "PATH=/usr/bin:/bin", "PGPASSWORD=x y"]);
+        assert_eq!(lines, ["LANG=C", "PATH=/usr/bin:/bin", "PGPASSWORD=x y", &attempt]);
     }
 
     #[tokio::test]
