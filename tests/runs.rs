@@ -451,3 +451,20 @@ fn a_run_may_wait_for_a_lock_and_a_deadline_ends_the_attempts() {
     assert_eq!(stage.run(&["--set", "a_exit=1"]).code, 1);
     assert!((2..10).contains(&stage.show()["steps"]["a"]["attempts"].as_u64().unwrap()));
 }
+
+#[test]
+fn a_handler_that_asserts_sees_what_its_own_settings_name() {
+    let steps = r#"
+[params.word]
+type = "string"
+default = "x"
+[steps.a]
+uses = "command"
+with.argv = ["false"]
+[steps.a.rollback]
+uses = "assert"
+with.that = ["params.word == 'x'"]
+"#;
+    let ran = Stage::new(&playbook("", &[steps.to_owned()])).run(&[]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+}

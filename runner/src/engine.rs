@@ -14,7 +14,7 @@ use minijinja::Value;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use steps::{
-    step::{AnyStep, Error, Reversal},
+    step::{Error, Reversal},
     world::View,
 };
 use tokio::sync::{mpsc, watch};
@@ -280,30 +280,30 @@ impl<'o> Engine<'o> {
             return self.announce(id, rendered, before, false);
         }
         // Most looks need no waiting: then the announcement joins the group that is being written.
-        let (step, view) = (rendered.step, self.view.clone());
+        let view = self.view.clone();
         let mut look = Box::pin(async move {
-            let before = step.look(&view).await;
-            (step, before)
+            let before = rendered.step.look(&view).await;
+            (rendered, before)
         });
         let mut waker = std::task::Context::from_waker(std::task::Waker::noop());
         match look.as_mut().poll(&mut waker) {
-            std::task::Poll::Ready((step, before)) => self.looked(id, step, before),
+            std::task::Poll::Ready((rendered, before)) => self.looked(id, rendered, before),
             std::task::Poll::Pending => {
                 let done = self.done.clone();
                 tokio::spawn(async move {
-                    let (step, before) = look.await;
-                    let _ = done.send(Done::Looked { id, step, before });
+                    let (rendered, before) = look.await;
+                    let _ = done.send(Done::Looked { id, rendered, before });
                 });
                 Ok(())
             }
         }
     }
 
-    fn looked(&mut self, id: Id, step: Box<dyn AnyStep>, before: Result<Json, Error>) -> Result<(), Fault> {
+    fn looked(&mut self, id: Id, rendered: Rendered, before: Result<Json, Error>) -> Result<(), Fault> {
         match before {
             Ok(mut before) => {
                 self.secrets.redactor().value(&mut before);
-                self.announce(id, Rendered { step }, before, true)
+                self.announce(id, rendered, before, true)
             }
             Err(error) => self.failed_early(id, error),
         }
@@ -326,7 +326,7 @@ impl<'o> Engine<'o> {
         let answers = self.run.units[id].answers.clone();
         self.starts.push(Start {
             id,
-            work: attempt::Work::Apply { step: rendered.step, before, attempt, answers, output, holds: self.holds(id) },
+            work: attempt::Work::Apply { step: rendered.step, before, attempt, answers, output, holds: rendered.names },
             limit,
         });
         Ok(())
@@ -352,7 +352,7 @@ impl<'o> Engine<'o> {
         match self.render(id, probe.head.uses.get_ref().clone(), probe.with.clone(), &own) {
             Ok(rendered) => {
                 let output = self.folder.output(&self.path(id), "probe");
-                self.starts.push(Start { id, work: attempt::Work::Probe { step: rendered.step, output, holds: self.holds(id) }, limit });
+                self.starts.push(Start { id, work: attempt::Work::Probe { step: rendered.step, output, holds: rendered.names }, limit });
                 Ok(())
             }
             Err(_) => self.take(Event::Probed { step: self.path(id), happened: None, outputs: None }),
@@ -377,7 +377,7 @@ impl<'o> Engine<'o> {
                 let output = self.folder.output(&self.path(id), "undo");
                 self.starts.push(Start {
                     id,
-                    work: attempt::Work::Undo { step: rendered.step, before, output, holds: self.holds(id) },
+                    work: attempt::Work::Undo { step: rendered.step, before, output, holds: rendered.names },
                     limit,
                 });
                 Ok(())
@@ -389,7 +389,7 @@ impl<'o> Engine<'o> {
     /// Takes in what has ended.
     fn finished(&mut self, done: Done) -> Result<(), Fault> {
         match done {
-            Done::Looked { id, step, before } => self.looked(id, step, before),
+            Done::Looked { id, rendered, before } => self.looked(id, rendered, before),
             Done::Applied { id, attempt, how, captured } => {
                 self.gone(id);
                 let how = match how {
@@ -474,16 +474,6 @@ impl<'o> Engine<'o> {
         self.run.units[id].path.to_string()
     }
 
-    fn holds(&self, id: Id) -> attempt::Names {
-        // The values that expressions of the settings may use are frozen when the attempt begins.
-        let text = self.run.text(id);
-        let facets = crate::plan::KINDS.get(text.head.uses.get_ref().as_str());
-        let references: Vec<_> = facets.map_or_else(Vec::new, |f| {
-            crate::plan::settings::used(&text.with, &f.settings, &mut Vec::new()).into_iter().map(|u| u.reference).collect()
-        });
-        attempt::Names(self.run.names(id, &references))
-    }
-
     fn creates(&mut self, id: Id) -> Result<Vec<String>, String> {
         let things: Vec<String> = self.run.text(id).head.creates.iter().map(|thing| thing.get_ref().clone()).collect();
         let mut rendered = Vec::new();
@@ -498,8 +488,8 @@ impl<'o> Engine<'o> {
     /// Renders settings, with secrets where they are used, and reads them.
     fn render(&mut self, id: Id, uses: String, with: crate::book::Node, own: &[(&str, Value)]) -> Result<Rendered, String> {
         let facets = crate::plan::KINDS.get(uses.as_str()).ok_or_else(|| format!("there is no kind `{uses}`"))?;
-        let references: Vec<_> =
-            crate::plan::settings::used(&with, &facets.settings, &mut Vec::new()).into_iter().map(|u| u.reference).collect();
+        let references = crate::plan::settings::references(&with, &facets.settings);
+        let seen = attempt::Names(self.run.values(id, &references, own));
         let frame = self.run.units[id].frame;
         let mut own: Vec<(&str, Value)> = own.to_vec();
         if references.iter().any(|r| r.path[0] == "secrets") {
@@ -516,7 +506,7 @@ impl<'o> Engine<'o> {
             let (at, _) = crate::plan::settings::place_of(&with, &refused.path);
             self.at(frame, at.start, &refused.says)
         })?;
-        Ok(Rendered { step })
+        Ok(Rendered { step, names: seen })
     }
 
     /// A sentence with its line in the playbook.
@@ -554,8 +544,7 @@ impl<'o> Engine<'o> {
             let crate::book::Tree::Table(given) = &self.run.text(owner).with.value else { continue };
             let Some(node) = given.iter().find(|(key, _)| key.name == name).map(|(_, node)| node.clone()) else { continue };
             let schema = serde_json::json!({ "type": "string", "format": "password" });
-            let references: Vec<_> =
-                crate::plan::settings::used(&node, &schema, &mut Vec::new()).into_iter().map(|u| u.reference).collect();
+            let references = crate::plan::settings::references(&node, &schema);
             let mut own = vec![("secrets", self.secret_values(outer, &references)?)];
             if let Some(outer_params) = self.secret_params(outer, &references)? {
                 own.push(("params", outer_params));

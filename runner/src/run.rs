@@ -545,7 +545,7 @@ impl Run {
         if let crate::book::Tree::Table(entries) = &mut with.value {
             entries.retain(|(name, _)| !secret(&name.name));
         }
-        let references: Vec<_> = settings::used(&with, &plan.params, &mut Vec::new()).into_iter().map(|used| used.reference).collect();
+        let references = settings::references(&with, &plan.params);
         let rendered = settings::render(&with, &plan.params, &self.names(id, &references)).map_err(|(_, says, _)| says)?;
         let mut params = serde_json::Map::new();
         for (name, param) in plan.book.params.iter().filter(|(name, _)| !secret(&name.name)) {

@@ -85,7 +85,7 @@ pub(super) fn start(home: &Home, plan: Arc<Plan>, snapshot: &Snapshot, manner: &
         format: FORMAT,
         run: folder.id.clone(),
         playbook: snapshot.playbook.clone(),
-        title: run_title(&run),
+        title: run.title().to_owned(),
         digest: snapshot.digest(),
         by: login(),
         host: host(),
@@ -95,10 +95,6 @@ pub(super) fn start(home: &Home, plan: Arc<Plan>, snapshot: &Snapshot, manner: &
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     drive(home, Driven { run, journal, folder, held, first: vec![began], tells: Vec::new() }, snapshot, manner)
-}
-
-fn run_title(run: &Run) -> String {
-    run.title().to_owned()
 }
 
 /// Takes the locks of a run, waiting as long as the playbook says.

@@ -28,9 +28,10 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How much longer a step may take to notice that it has to stop; then it is unknown.
 const NOTICE: Duration = Duration::from_secs(15);
 
-/// A step whose settings have been rendered and read.
+/// A step whose settings have been rendered and read, and what expressions among them see: never a secret.
 pub(super) struct Rendered {
     pub(super) step: Box<dyn AnyStep>,
+    pub(super) names: Names,
 }
 
 /// The values that expressions of a step's settings see.
@@ -62,7 +63,7 @@ pub(super) enum Work {
 
 /// What has ended.
 pub(super) enum Done {
-    Looked { id: Id, step: Box<dyn AnyStep>, before: Result<Json, Error> },
+    Looked { id: Id, rendered: Rendered, before: Result<Json, Error> },
     Applied { id: Id, attempt: u32, how: Ended, captured: Vec<Captured> },
     Probed { id: Id, happened: Option<bool>, outputs: Option<Json> },
     Undone { id: Id, error: Option<String> },

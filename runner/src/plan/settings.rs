@@ -153,6 +153,11 @@ pub struct Used {
     pub expression: bool,
 }
 
+/// The names that settings use; what is wrong with them `check` has said.
+pub fn references(node: &Node, schema: &Json) -> Vec<Reference> {
+    used(node, schema, &mut Vec::new()).into_iter().map(|used| used.reference).collect()
+}
+
 /// Every name that settings use, and everything that is wrong with their templates and expressions.
 pub fn used(node: &Node, schema: &Json, complaints: &mut Vec<Complaint>) -> Vec<Used> {
     let mut all = Vec::new();

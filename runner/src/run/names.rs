@@ -60,8 +60,8 @@ impl Run {
         let mut steps = Map::new();
         for reference in references.iter().filter(|r| r.path[0] == "steps") {
             let Some(id) = reference.path.get(1).filter(|id| !steps.contains_key(*id)) else { continue };
-            let Some(step) = frame.plan.step(id) else { continue };
-            let unit = &self.units[frame.first + step];
+            let path = frame.owner.map_or_else(|| id.clone(), |owner| format!("{}/{id}", self.units[owner].path));
+            let Some(unit) = self.unit(&path).map(|unit| &self.units[unit]) else { continue };
             let mut outputs = match &unit.outputs {
                 Some(Json::Object(outputs)) => outputs.clone(),
                 _ => Map::new(),
@@ -84,8 +84,7 @@ impl Run {
         let plan = &self.frames[frame].plan;
         let mut outputs = Map::new();
         for (name, node) in &plan.book.outputs {
-            let used = settings::used(node, &json!({}), &mut Vec::new());
-            let references: Vec<_> = used.into_iter().map(|used| used.reference).collect();
+            let references = settings::references(node, &json!({}));
             let names = expression::names(self.frame_names(frame, &references));
             let rendered = settings::render(node, &json!({}), &names).map_err(|(_, says, _)| format!("outputs.{}: {says}", name.name))?;
             outputs.insert(name.name.clone(), rendered.value);

@@ -5,7 +5,7 @@ use steps::step::{Effect, Reversal};
 
 use super::{Act, Body, Id, Phase, Run, Undo};
 use crate::{
-    event::{Decision, Event, Request},
+    event::{Decision, Event},
     plan::{Action, KINDS},
 };
 
@@ -211,10 +211,5 @@ impl Run {
                 self.undo_ready.insert(id);
             }
         }
-    }
-
-    /// Whether a person asked for the run to be cancelled.
-    pub fn is_cancelled(&self) -> bool {
-        matches!(self.request, Some((Request::Cancel, _)))
     }
 }
